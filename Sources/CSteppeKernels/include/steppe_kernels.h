@@ -1,0 +1,214 @@
+/// Steppe's kernels: pointers in, pointers out.
+///
+/// A kernel allocates nothing, starts no thread, keeps no state and knows no tensor. Its caller cuts the work into ranges and calls it
+/// on each. Every kernel exists once for each instruction set and scalar type; a `steppe_kernel_table` holds one such set. Tensors are
+/// `const void *` so that one table type serves both scalar types: the table says which it is. Scalars cross as `double`.
+///
+/// Pointers need the alignment of their scalar only. Output may be the same memory as an input of the same shape (in place) unless a
+/// comment says otherwise; partial overlap is not allowed. `ld…` is the distance between rows in elements. A count of 0 does nothing.
+#ifndef STEPPE_KERNELS_H
+#define STEPPE_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#pragma clang assume_nonnull begin
+
+typedef enum steppe_binary : int32_t {
+  STEPPE_ADD,
+  STEPPE_SUBTRACT,
+  STEPPE_MULTIPLY,
+  STEPPE_DIVIDE,
+  STEPPE_POWER,
+  STEPPE_MINIMUM,  ///< NaN where either is NaN
+  STEPPE_MAXIMUM,  ///< NaN where either is NaN
+  STEPPE_LESS,     ///< comparisons give 1 or 0
+  STEPPE_LESS_EQUAL,
+  STEPPE_GREATER,
+  STEPPE_GREATER_EQUAL,
+  STEPPE_EQUAL,
+  STEPPE_NOT_EQUAL,
+} steppe_binary;
+
+typedef enum steppe_unary : int32_t {
+  STEPPE_NEGATE,
+  STEPPE_ABSOLUTE,
+  STEPPE_SIGN,
+  STEPPE_SQUARE,
+  STEPPE_SQUARE_ROOT,
+  STEPPE_RECIPROCAL,
+  STEPPE_EXPONENTIAL,
+  STEPPE_LOGARITHM,
+  STEPPE_FLOOR,
+  STEPPE_CEILING,
+  STEPPE_ROUND,  ///< half to even
+  STEPPE_SINE,
+  STEPPE_COSINE,
+} steppe_unary;
+
+typedef enum steppe_activation : int32_t {
+  STEPPE_IDENTITY,
+  STEPPE_RELU,
+  STEPPE_LEAKY_RELU,  ///< `parameter` is the slope below 0
+  STEPPE_SIGMOID,
+  STEPPE_TANH,
+  STEPPE_GELU,       ///< x·Φ(x), exact
+  STEPPE_GELU_TANH,  ///< the tanh approximation
+  STEPPE_SILU,
+} steppe_activation;
+
+typedef enum steppe_reduction : int32_t {
+  STEPPE_SUM,
+  STEPPE_SUM_OF_SQUARES,
+  STEPPE_SUM_OF_ABSOLUTES,
+  STEPPE_REDUCE_MINIMUM,  ///< NaN where any is NaN
+  STEPPE_REDUCE_MAXIMUM,  ///< NaN where any is NaN
+  STEPPE_PRODUCT,
+} steppe_reduction;
+
+/// What one step of an optimizer does to `count` parameters; unused fields are 0.
+typedef struct steppe_optimizer_step {
+  double learning_rate;
+  double weight_decay;    ///< added to the gradient as `weight_decay · parameter`, or decoupled (see `decoupled`)
+  double gradient_scale;  ///< multiplies every gradient first (clipping, averaging)
+  double momentum;        ///< SGD, RMSProp
+  double dampening;       ///< SGD
+  double beta1, beta2;    ///< Adam; `beta2` is also RMSProp's α
+  double epsilon;
+  double bias_correction1;  ///< Adam: 1 − β₁ᵗ
+  double bias_correction2;  ///< Adam: 1 − β₂ᵗ
+  bool nesterov;
+  bool decoupled;       ///< AdamW
+  bool first;           ///< SGD: the momentum buffer holds nothing yet
+  bool clear_gradient;  ///< write 0 to the gradient in the same pass
+} steppe_optimizer_step;
+
+/// One instruction set's kernels for one scalar type.
+typedef struct steppe_kernel_table {
+  const char *instruction_set;  ///< "baseline", "avx2", "avx512", "neon"
+  int32_t scalar_bytes;         ///< 4 or 8
+  int32_t vector_bytes;         ///< 16, 32 or 64
+
+  // ── elementwise ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+  /// z[i] = x[i · x_step] op y[i · y_step]; a step is 1, or 0 to repeat one value.
+  void (*binary)(steppe_binary op, const void *x, ptrdiff_t x_step, const void *y, ptrdiff_t y_step, void *z, size_t count);
+  void (*unary)(steppe_unary op, const void *x, void *y, size_t count);
+  void (*fill)(double value, void *y, size_t count);
+  /// y[i] = scale · x[i] + offset
+  void (*affine)(const void *x, double scale, double offset, void *y, size_t count);
+  /// y[i] += scale · x[i]
+  void (*add_scaled)(const void *x, double scale, void *y, size_t count);
+  /// z[i] = mask[i] ≠ 0 ? x[i · x_step] : y[i · y_step]
+  void (*select)(const void *mask, const void *x, ptrdiff_t x_step, const void *y, ptrdiff_t y_step, void *z, size_t count);
+  /// y[i] = min(max(x[i], low), high); NaN stays NaN
+  void (*clamp)(const void *x, double low, double high, void *y, size_t count);
+  /// y[i · y_step] = x[i · x_step], any steps
+  void (*copy_strided)(const void *x, ptrdiff_t x_step, void *y, ptrdiff_t y_step, size_t count);
+  /// y[c, r] = x[r, c]; the two must not overlap
+  void (*transpose)(const void *x, ptrdiff_t ldx, void *y, ptrdiff_t ldy, size_t rows, size_t columns);
+  /// y[i] = scale · x[i] + offset, from bytes
+  void (*convert_bytes)(const uint8_t *x, double scale, double offset, void *y, size_t count);
+  bool (*all_finite)(const void *x, size_t count);
+
+  // ── activations ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+  void (*activate)(steppe_activation kind, double parameter, const void *x, void *y, size_t count);
+  /// dx[i] = dy[i] · f′(x[i])
+  void (*activate_backward)(steppe_activation kind, double parameter, const void *x, const void *dy, void *dx, size_t count);
+  /// y[r, c] = f(x[r, c] + bias[c]); `bias` may be NULL. The epilogue of a dense layer.
+  void (*bias_activate)(steppe_activation kind, double parameter, const void *x, ptrdiff_t ldx, const void *_Nullable bias, void *y,
+                        ptrdiff_t ldy, size_t rows, size_t columns);
+
+  // ── reductions: float accumulates in short blocks whose sums are merged in double ────────────────────────────────────────────
+  double (*reduce)(steppe_reduction op, const void *x, size_t count);
+  double (*dot)(const void *x, const void *y, size_t count);
+  /// out[r] = reduction of x[r, 0 ..< columns]
+  void (*reduce_rows)(steppe_reduction op, const void *x, ptrdiff_t ldx, size_t rows, size_t columns, void *out);
+  /// out[c] = reduction of x[0 ..< rows, c]
+  void (*reduce_columns)(steppe_reduction op, const void *x, ptrdiff_t ldx, size_t rows, size_t columns, void *out);
+  /// The first index of the greatest value; a NaN counts as greatest.
+  size_t (*index_of_maximum)(const void *x, size_t count);
+
+  // ── softmax and its loss, by rows ───────────────────────────────────────────────────────────────────────────────────────────
+  /// y = softmax(x), or its logarithm
+  void (*softmax_rows)(bool logarithm, const void *x, ptrdiff_t ldx, void *y, ptrdiff_t ldy, size_t rows, size_t columns);
+  /// dx = y·(dy − ⟨dy, y⟩), or for the logarithm dy − exp(y)·Σdy; y is softmax_rows' output
+  void (*softmax_rows_backward)(bool logarithm, const void *y, const void *dy, void *dx, size_t rows, size_t columns);
+  /// losses[r] = −Σ_c t[r, c]·log softmax(x)[r, c] with t the one-hot label smoothed by `smoothing` (t = (1−s)·onehot + s/columns);
+  /// gradient[r, c] = scale·(softmax(x) − t). Rows are contiguous (ld = columns).
+  void (*cross_entropy_classes)(const void *x, const int32_t *labels, double smoothing, double scale, double *losses,
+                                void *gradient, size_t rows, size_t columns);
+  /// The same against distributions t (each row sums to Σt, which need not be 1: gradient = scale·(softmax·Σt − t)).
+  void (*cross_entropy_distributions)(const void *x, const void *targets, double smoothing, double scale, double *losses,
+                                      void *gradient, size_t rows, size_t columns);
+
+  // ── normalization over columns: the matrix x[rows, columns], a value per column ──────────────────────────────────────────────
+  // [N, C] and channels-last data have one column a channel; [N, C, S] is the matrix [N, C·S], whose columns the caller folds S to a
+  // channel. A column's statistics are sums of d = x − shift, so that a large mean costs no accuracy.
+  /// sums[c] += Σ_r d, squares[c] += Σ_r d²
+  void (*column_moments)(const void *x, ptrdiff_t ldx, size_t rows, size_t columns, const void *shift, double *sums,
+                         double *squares);
+  /// y = f((x − shift[c])·scale[c] + offset[c]). Rows are walked from the last to the first where `backwards` is set, so that what a
+  /// statistics pass read last, and the cache still holds, is read first. `stream` asks for stores that bypass the cache.
+  void (*column_normalize)(steppe_activation kind, double parameter, const void *x, ptrdiff_t ldx, void *y, ptrdiff_t ldy,
+                           size_t rows, size_t columns, const void *shift, const void *scale, const void *offset, bool backwards,
+                           bool stream);
+  /// gradients[c] += Σ_r dy, products[c] += Σ_r dy·d
+  void (*column_gradient_sums)(const void *x, ptrdiff_t ldx, const void *dy, ptrdiff_t lddy, size_t rows, size_t columns,
+                               const void *shift, double *gradients, double *products);
+  /// dx = a[c]·dy + b[c]·(x − shift[c]) + e[c]
+  void (*column_gradient)(const void *x, ptrdiff_t ldx, const void *dy, ptrdiff_t lddy, void *dx, ptrdiff_t lddx, size_t rows,
+                          size_t columns, const void *shift, const void *a, const void *b, const void *e, bool backwards,
+                          bool stream);
+
+  // ── normalization over runs: `runs` stretches of `length` contiguous values, `stride` apart, that share one channel ──────────
+  void (*run_moments)(const void *x, ptrdiff_t stride, size_t runs, size_t length, double shift, double *sum, double *squares);
+  void (*run_normalize)(steppe_activation kind, double parameter, const void *x, void *y, ptrdiff_t stride, size_t runs,
+                        size_t length, double shift, double scale, double offset, bool backwards, bool stream);
+  void (*run_gradient_sums)(const void *x, const void *dy, ptrdiff_t stride, size_t runs, size_t length, double shift,
+                            double *gradient, double *product);
+  void (*run_gradient)(const void *x, const void *dy, void *dx, ptrdiff_t stride, size_t runs, size_t length, double shift,
+                       double a, double b, double e, bool backwards, bool stream);
+
+  // ── optimizers: parameters p and gradients g with their state, one pass ─────────────────────────────────────────────────────
+  /// g′ = s·g + λp; v = μv + (1 − dampening)g′ (v = g′ at the first); p −= η·v, or η·(g′ + μv) for Nesterov. `velocity` is NULL
+  /// where momentum is 0.
+  void (*sgd)(const steppe_optimizer_step *step, void *p, void *g, void *_Nullable velocity, size_t count);
+  /// G += g′²; p −= η·g′/(√G + ε)
+  void (*adagrad)(const steppe_optimizer_step *step, void *p, void *g, void *accumulator, size_t count);
+  /// G = αG + (1 − α)g′²; u = g′/(√G + ε); with momentum b = μb + u, p −= η·b (`buffer` is NULL where momentum is 0)
+  void (*rmsprop)(const steppe_optimizer_step *step, void *p, void *g, void *squares, void *_Nullable buffer, size_t count);
+  /// m = β₁m + (1 − β₁)g′; v = β₂v + (1 − β₂)g′²; p −= η·(m/c₁)/(√(v/c₂) + ε); decoupled: p −= ηλp first, and g′ = s·g
+  void (*adam)(const steppe_optimizer_step *step, void *p, void *g, void *first_moment, void *second_moment, size_t count);
+} steppe_kernel_table;
+
+/// The instruction sets that this build holds and this machine can run, best last. Writes at most `capacity` names, returns the number.
+size_t steppe_available_instruction_sets(const char *_Nullable *_Nonnull names, size_t capacity);
+/// The tables in use. The first call chooses the best that the machine offers, or the one that the environment variable
+/// `STEPPE_INSTRUCTION_SET` names (an unknown or unavailable name is ignored).
+const steppe_kernel_table *steppe_kernels_float(void);
+const steppe_kernel_table *steppe_kernels_double(void);
+/// Puts another instruction set in use for the whole process, `NULL` the best; false where the machine lacks it.
+bool steppe_select_instruction_set(const char *_Nullable name);
+/// The tables of one instruction set, or NULL where this machine lacks it.
+const steppe_kernel_table *_Nullable steppe_kernels_named(const char *name, int32_t scalar_bytes);
+
+/// Tells the processor that the caller spins.
+static inline void steppe_spin_hint(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ __volatile__("isb" ::: "memory");
+#endif
+}
+
+#pragma clang assume_nonnull end
+
+#ifdef __cplusplus
+}
+#endif
+#endif

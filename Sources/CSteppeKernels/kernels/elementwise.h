@@ -1,0 +1,310 @@
+// One value in, one value out, and the copies that change a layout.
+#include "functions.h"
+
+// ── two operands ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+INLINE vector K(truth)(ivector mask) { return choose(mask, splat(1), splat(0)); }
+
+INLINE vector K(binary_value)(const steppe_binary op, vector x, vector y) {
+  switch (op) {
+    case STEPPE_ADD: return x + y;
+    case STEPPE_SUBTRACT: return x - y;
+    case STEPPE_MULTIPLY: return x * y;
+    case STEPPE_DIVIDE: return x / y;
+    case STEPPE_POWER:
+      for (size_t i = 0; i < LANES; i++) x[i] = STEPPE_DOUBLE ? (scalar)pow(x[i], y[i]) : (scalar)powf((float)x[i], (float)y[i]);
+      return x;
+    // A comparison with NaN is false and leaves y; then x decides where it is NaN itself.
+    case STEPPE_MINIMUM: return choose(x != x, x, choose(x < y, x, y));
+    case STEPPE_MAXIMUM: return choose(x != x, x, choose(x > y, x, y));
+    case STEPPE_LESS: return K(truth)(x < y);
+    case STEPPE_LESS_EQUAL: return K(truth)(x <= y);
+    case STEPPE_GREATER: return K(truth)(x > y);
+    case STEPPE_GREATER_EQUAL: return K(truth)(x >= y);
+    case STEPPE_EQUAL: return K(truth)(x == y);
+    case STEPPE_NOT_EQUAL: return K(truth)(x != y);
+  }
+  return x;
+}
+
+// A step of 0 reads its value once, before anything is written.
+INLINE void K(binary_range)(const steppe_binary op, const scalar *x, const bool all_x, const scalar *y, const bool all_y, scalar *z,
+                            size_t count) {
+  const vector x0 = splat(*x), y0 = splat(*y);
+  size_t i = 0;
+  for (; i + LANES <= count; i += LANES) store(z + i, K(binary_value)(op, all_x ? load(x + i) : x0, all_y ? load(y + i) : y0));
+  if (i == count) return;
+  const size_t rest = count - i;
+  const vector a = all_x ? K(load_tail)(x + i, rest, 1) : x0, b = all_y ? K(load_tail)(y + i, rest, 1) : y0;
+  K(store_tail)(z + i, K(binary_value)(op, a, b), rest);
+}
+
+INLINE void K(binary_steps)(const steppe_binary op, const scalar *x, ptrdiff_t x_step, const scalar *y, ptrdiff_t y_step, scalar *z,
+                            size_t count) {
+  if (x_step != 0 && y_step != 0) {
+    K(binary_range)(op, x, true, y, true, z, count);
+  } else if (x_step != 0) {
+    K(binary_range)(op, x, true, y, false, z, count);
+  } else if (y_step != 0) {
+    K(binary_range)(op, x, false, y, true, z, count);
+  } else {
+    const scalar value = K(binary_value)(op, splat(*x), splat(*y))[0];
+    for (size_t i = 0; i < count; i++) z[i] = value;
+  }
+}
+
+static void K(binary)(steppe_binary op, const void *x, ptrdiff_t x_step, const void *y, ptrdiff_t y_step, void *z, size_t count) {
+  if (count == 0) return;
+#define STEPPE_CASE(op) \
+  case op: K(binary_steps)(op, x, x_step, y, y_step, z, count); break;
+  switch (op) {
+    STEPPE_CASE(STEPPE_ADD)
+    STEPPE_CASE(STEPPE_SUBTRACT)
+    STEPPE_CASE(STEPPE_MULTIPLY)
+    STEPPE_CASE(STEPPE_DIVIDE)
+    STEPPE_CASE(STEPPE_MINIMUM)
+    STEPPE_CASE(STEPPE_MAXIMUM)
+    STEPPE_CASE(STEPPE_LESS)
+    STEPPE_CASE(STEPPE_LESS_EQUAL)
+    STEPPE_CASE(STEPPE_GREATER)
+    STEPPE_CASE(STEPPE_GREATER_EQUAL)
+    STEPPE_CASE(STEPPE_EQUAL)
+    STEPPE_CASE(STEPPE_NOT_EQUAL)
+    case STEPPE_POWER:
+      if (y_step == 0 && *(const scalar *)y == 2) {  // the common power needs no logarithm
+        K(binary_steps)(STEPPE_MULTIPLY, x, x_step, x, x_step, z, count);
+      } else {
+        K(binary_steps)(op, x, x_step, y, y_step, z, count);
+      }
+      break;
+  }
+#undef STEPPE_CASE
+}
+
+// ── one operand ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+INLINE vector K(unary_value)(const steppe_unary op, vector x) {
+  switch (op) {
+    case STEPPE_NEGATE: return -x;
+    case STEPPE_ABSOLUTE: return K(absolute)(x);
+    case STEPPE_SIGN: return choose(x > 0, splat(1), choose(x < 0, splat(-1), x));
+    case STEPPE_SQUARE: return x * x;
+    case STEPPE_SQUARE_ROOT: return __builtin_elementwise_sqrt(x);
+    case STEPPE_RECIPROCAL: return 1 / x;
+    case STEPPE_EXPONENTIAL: return K(exp)(x);
+    case STEPPE_LOGARITHM: return K(log)(x);
+    case STEPPE_FLOOR: return __builtin_elementwise_floor(x);
+    case STEPPE_CEILING: return __builtin_elementwise_ceil(x);
+    case STEPPE_ROUND: return __builtin_elementwise_rint(x);
+    case STEPPE_SINE:
+      for (size_t i = 0; i < LANES; i++) x[i] = STEPPE_DOUBLE ? (scalar)sin(x[i]) : (scalar)sinf((float)x[i]);
+      return x;
+    case STEPPE_COSINE:
+      for (size_t i = 0; i < LANES; i++) x[i] = STEPPE_DOUBLE ? (scalar)cos(x[i]) : (scalar)cosf((float)x[i]);
+      return x;
+  }
+  return x;
+}
+
+INLINE void K(unary_range)(const steppe_unary op, const scalar *x, scalar *y, size_t count) {
+  size_t i = 0;
+  for (; i + LANES <= count; i += LANES) store(y + i, K(unary_value)(op, load(x + i)));
+  if (i < count) K(store_tail)(y + i, K(unary_value)(op, K(load_tail)(x + i, count - i, 1)), count - i);
+}
+
+static void K(unary)(steppe_unary op, const void *x, void *y, size_t count) {
+#define STEPPE_CASE(op) \
+  case op: K(unary_range)(op, x, y, count); break;
+  switch (op) {
+    STEPPE_CASE(STEPPE_NEGATE)
+    STEPPE_CASE(STEPPE_ABSOLUTE)
+    STEPPE_CASE(STEPPE_SIGN)
+    STEPPE_CASE(STEPPE_SQUARE)
+    STEPPE_CASE(STEPPE_SQUARE_ROOT)
+    STEPPE_CASE(STEPPE_RECIPROCAL)
+    STEPPE_CASE(STEPPE_EXPONENTIAL)
+    STEPPE_CASE(STEPPE_LOGARITHM)
+    STEPPE_CASE(STEPPE_FLOOR)
+    STEPPE_CASE(STEPPE_CEILING)
+    STEPPE_CASE(STEPPE_ROUND)
+    STEPPE_CASE(STEPPE_SINE)
+    STEPPE_CASE(STEPPE_COSINE)
+  }
+#undef STEPPE_CASE
+}
+
+static void K(fill)(double value, void *y, size_t count) {
+  scalar *to = y;
+  const vector v = splat((scalar)value);
+  size_t i = 0;
+  for (; i + LANES <= count; i += LANES) store(to + i, v);
+  if (i < count) K(store_tail)(to + i, v, count - i);
+}
+
+static void K(affine)(const void *x, double scale, double offset, void *y, size_t count) {
+  const scalar *from = x;
+  scalar *to = y;
+  const vector a = splat((scalar)scale), b = splat((scalar)offset);
+  size_t i = 0;
+  for (; i + LANES <= count; i += LANES) store(to + i, a * load(from + i) + b);
+  if (i < count) K(store_tail)(to + i, a * K(load_tail)(from + i, count - i, 0) + b, count - i);
+}
+
+static void K(add_scaled)(const void *x, double scale, void *y, size_t count) {
+  const scalar *from = x;
+  scalar *to = y;
+  const vector a = splat((scalar)scale);
+  size_t i = 0;
+  for (; i + LANES <= count; i += LANES) store(to + i, a * load(from + i) + load(to + i));
+  if (i == count) return;
+  const size_t rest = count - i;
+  K(store_tail)(to + i, a * K(load_tail)(from + i, rest, 0) + K(load_tail)(to + i, rest, 0), rest);
+}
+
+INLINE void K(select_range)(const scalar *mask, const scalar *x, const bool all_x, const scalar *y, const bool all_y, scalar *z,
+                            size_t count) {
+  const vector x0 = splat(*x), y0 = splat(*y);
+  size_t i = 0;
+  for (; i + LANES <= count; i += LANES) {
+    store(z + i, choose(load(mask + i) != 0, all_x ? load(x + i) : x0, all_y ? load(y + i) : y0));
+  }
+  if (i == count) return;
+  const size_t rest = count - i;
+  const vector a = all_x ? K(load_tail)(x + i, rest, 0) : x0, b = all_y ? K(load_tail)(y + i, rest, 0) : y0;
+  K(store_tail)(z + i, choose(K(load_tail)(mask + i, rest, 0) != 0, a, b), rest);
+}
+
+static void K(select)(const void *mask, const void *x, ptrdiff_t x_step, const void *y, ptrdiff_t y_step, void *z, size_t count) {
+  if (count == 0) return;
+  if (x_step != 0 && y_step != 0) {
+    K(select_range)(mask, x, true, y, true, z, count);
+  } else if (x_step != 0) {
+    K(select_range)(mask, x, true, y, false, z, count);
+  } else if (y_step != 0) {
+    K(select_range)(mask, x, false, y, true, z, count);
+  } else {
+    K(select_range)(mask, x, false, y, false, z, count);
+  }
+}
+
+static void K(clamp)(const void *x, double low, double high, void *y, size_t count) {
+  const scalar *from = x;
+  scalar *to = y;
+  const scalar least = (scalar)low, greatest = (scalar)high;
+  size_t i = 0;
+  for (; i + LANES <= count; i += LANES) store(to + i, K(at_most)(K(at_least)(load(from + i), least), greatest));
+  if (i == count) return;
+  const vector v = K(load_tail)(from + i, count - i, 0);
+  K(store_tail)(to + i, K(at_most)(K(at_least)(v, least), greatest), count - i);
+}
+
+// No lane may have an exponent of all ones.
+static bool K(all_finite)(const void *x, size_t count) {
+  const scalar *from = x;
+  const ivector exponent = (ivector)splat((scalar)INFINITY);
+  const size_t block = 64 * LANES;
+  size_t i = 0;
+  while (i + LANES <= count) {
+    const size_t end = count - i < block ? count : i + block;
+    ivector found = {0};
+    for (; i + LANES <= end; i += LANES) found |= ((ivector)load(from + i) & exponent) == exponent;
+    if (K(any_lane)(found)) return false;
+  }
+  return i == count || !K(any_lane)(((ivector)K(load_tail)(from + i, count - i, 0) & exponent) == exponent);
+}
+
+// ── layout ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+static void K(copy_strided)(const void *x, ptrdiff_t x_step, void *y, ptrdiff_t y_step, size_t count) {
+  const scalar *from = x;
+  scalar *to = y;
+  if (count == 0) return;
+  if (x_step == 1 && y_step == 1) {
+    if (from != to) __builtin_memcpy(to, from, count * sizeof(scalar));
+  } else if (x_step == 0 && y_step == 1) {
+    K(fill)((double)*from, to, count);
+  } else if (y_step == 1) {
+#pragma clang loop unroll_count(4)
+    for (size_t i = 0; i < count; i++) to[i] = from[(ptrdiff_t)i * x_step];
+  } else if (x_step == 1) {
+#pragma clang loop unroll_count(4)
+    for (size_t i = 0; i < count; i++) to[(ptrdiff_t)i * y_step] = from[i];
+  } else {
+    for (size_t i = 0; i < count; i++) to[(ptrdiff_t)i * y_step] = from[(ptrdiff_t)i * x_step];
+  }
+}
+
+// A square of one cache line by one. Source lines are read whole and one after the other, the square turned in a buffer, and target lines
+// written whole: rows a power of two apart, which compete for the same places in the cache, then cost nothing.
+INLINE void K(transpose_square)(const scalar *x, ptrdiff_t ldx, scalar *y, ptrdiff_t ldy) {
+  enum { side = 64 / sizeof(scalar), lanes = 16 / sizeof(scalar) };
+  typedef scalar small __attribute__((vector_size(16)));
+  typedef scalar small_at __attribute__((vector_size(16), aligned(STEPPE_DOUBLE ? 8 : 4), may_alias));
+  small turned[side][side / lanes];
+  for (ptrdiff_t r = 0; r < side; r += lanes) {
+    const scalar *row = x + r * ldx;
+    for (ptrdiff_t c = 0; c < side; c += lanes) {
+#if STEPPE_DOUBLE
+      const small a = *(const small_at *)(row + c), b = *(const small_at *)(row + ldx + c);
+      turned[c][r / lanes] = __builtin_shufflevector(a, b, 0, 2);
+      turned[c + 1][r / lanes] = __builtin_shufflevector(a, b, 1, 3);
+#else
+      const small a0 = *(const small_at *)(row + c), a1 = *(const small_at *)(row + ldx + c);
+      const small a2 = *(const small_at *)(row + 2 * ldx + c), a3 = *(const small_at *)(row + 3 * ldx + c);
+      const small b0 = __builtin_shufflevector(a0, a1, 0, 4, 1, 5), b1 = __builtin_shufflevector(a0, a1, 2, 6, 3, 7);
+      const small b2 = __builtin_shufflevector(a2, a3, 0, 4, 1, 5), b3 = __builtin_shufflevector(a2, a3, 2, 6, 3, 7);
+      turned[c][r / lanes] = __builtin_shufflevector(b0, b2, 0, 1, 4, 5);
+      turned[c + 1][r / lanes] = __builtin_shufflevector(b0, b2, 2, 3, 6, 7);
+      turned[c + 2][r / lanes] = __builtin_shufflevector(b1, b3, 0, 1, 4, 5);
+      turned[c + 3][r / lanes] = __builtin_shufflevector(b1, b3, 2, 3, 6, 7);
+#endif
+    }
+  }
+  for (ptrdiff_t c = 0; c < side; c++) {
+    for (ptrdiff_t r = 0; r < side; r += lanes) *(small_at *)(y + c * ldy + r) = turned[c][r / lanes];
+  }
+}
+
+static void K(transpose_edge)(const scalar *x, ptrdiff_t ldx, scalar *y, ptrdiff_t ldy, size_t rows, size_t columns) {
+  const size_t block = 128;  // rows whose lines stay in the cache while their columns are taken
+  for (size_t first = 0; first < rows; first += block) {
+    const size_t end = rows - first < block ? rows : first + block;
+    for (size_t c = 0; c < columns; c++) {
+      scalar *to = y + (ptrdiff_t)c * ldy;
+      for (size_t r = first; r < end; r++) to[r] = x[(ptrdiff_t)r * ldx + (ptrdiff_t)c];
+    }
+  }
+}
+
+static void K(transpose)(const void *x, ptrdiff_t ldx, void *y, ptrdiff_t ldy, size_t rows, size_t columns) {
+  const scalar *from = x;
+  scalar *to = y;
+  const size_t side = 64 / sizeof(scalar), strip = 4 * side;
+  const size_t whole_rows = rows - rows % side, whole_columns = columns - columns % side;
+  for (size_t left = 0; left < whole_columns; left += strip) {
+    const size_t right = whole_columns - left < strip ? whole_columns : left + strip;
+    for (size_t r = 0; r < whole_rows; r += side) {
+      for (size_t c = left; c < right; c += side) {
+        K(transpose_square)(from + (ptrdiff_t)r * ldx + (ptrdiff_t)c, ldx, to + (ptrdiff_t)c * ldy + (ptrdiff_t)r, ldy);
+      }
+    }
+  }
+  K(transpose_edge)(from + whole_columns, ldx, to + (ptrdiff_t)whole_columns * ldy, ldy, whole_rows, columns - whole_columns);
+  K(transpose_edge)(from + (ptrdiff_t)whole_rows * ldx, ldx, to + whole_rows, ldy, rows - whole_rows, columns);
+}
+
+static void K(convert_bytes)(const uint8_t *x, double scale, double offset, void *y, size_t count) {
+  scalar *to = y;
+  typedef uint8_t bytes __attribute__((vector_size(STEPPE_VECTOR_BYTES / sizeof(scalar))));
+  const vector a = splat((scalar)scale), b = splat((scalar)offset);
+  size_t i = 0;
+  for (; i + LANES <= count; i += LANES) {
+    bytes v;
+    __builtin_memcpy(&v, x + i, sizeof v);
+    store(to + i, a * __builtin_convertvector(v, vector) + b);
+  }
+  if (i == count) return;
+  bytes v = {0};
+  for (size_t j = 0; j < count - i; j++) v[j] = x[i + j];
+  K(store_tail)(to + i, a * __builtin_convertvector(v, vector) + b, count - i);
+}

@@ -1,0 +1,615 @@
+// Normalization, over the columns of a matrix and over runs of contiguous values: the sums that statistics and gradients need, and
+// the maps that apply them.
+//
+// Forward and backward share their loops. With d = x − shift, a sums pass adds u and u·d, where u is d itself (moments) or dy
+// (gradients); a map pass writes b·d + e (normalize), to which a gradient adds a·dy. `gradient`, `relu` and `streamed` below are
+// constants at each call, so every combination becomes a loop of its own.
+//
+// All of this is bound by the caches' and the memory's bandwidth. The column passes take a few rows at a time, so that what is kept for
+// each column (shift, coefficients, running sums) is loaded once for all of them, over strips of columns narrow enough that those
+// values stay in the L1 cache, in blocks of rows short enough that sums may run in the scalar type before they are merged in double.
+// More rows at a time would be fewer loads, but rows often lie a power of two apart, and then compete for the same few places of
+// the L1 cache: two where two or three matrices are walked, four where it is one, measured best.
+
+// Columns of a strip: a page of a row. The last strip takes up to LANES − 1 more, so that it is never narrower than a vector.
+#define STRIP ((size_t)(4096 / sizeof(scalar)))
+// Elements of a cache line.
+#define LINE ((size_t)(64 / sizeof(scalar)))
+// Rows of a block, and the additions that a float sum takes before it is merged in double: float's error stays near 1e-6 at worst.
+#define BLOCK ((size_t)128)
+#define ROWS_OF_SUMS(gradient) ((size_t)((gradient) ? 2 : 4))
+#define ROWS_OF_MAP ((size_t)2)
+// The shortest stretch that is streamed: a few whole lines between the ragged ends.
+#define STREAMED (16 * LINE)
+#define UNROLL _Pragma("clang loop unroll(full)")
+
+typedef struct K(panel) {
+  const scalar *x, *dy;
+  scalar *y;
+  ptrdiff_t ldx, lddy, ldy;
+  size_t rows, columns;
+  const scalar *shift, *a, *b, *e;
+  double *first, *second;
+} K(panel);
+#define panel K(panel)
+
+// The part of a panel that begins at a row and a column. Pointers that a pass doesn't use are NULL and stay so.
+INLINE panel K(part)(panel m, size_t row, size_t rows, size_t column, size_t columns) {
+  const ptrdiff_t r = (ptrdiff_t)row, c = (ptrdiff_t)column;
+  m.x += r * m.ldx + c;
+  if (m.dy) m.dy += r * m.lddy + c;
+  if (m.y) m.y += r * m.ldy + c;
+  m.shift += c;
+  if (m.a) m.a += c;
+  if (m.b) m.b += c;
+  if (m.e) m.e += c;
+  if (m.first) m.first += c;
+  if (m.second) m.second += c;
+  m.rows = rows;
+  m.columns = columns;
+  return m;
+}
+#define part K(part)
+
+INLINE size_t K(strips)(size_t columns) { return columns < LANES ? 1 : (columns - LANES) / STRIP + 1; }
+#define strips K(strips)
+
+// NaN stays NaN.
+INLINE vector K(positive)(vector v) { return choose(v < splat(0), splat(0), v); }
+#define positive K(positive)
+
+// Elements from `y` to the next cache line. Only whole lines are streamed: a line that streaming and ordinary stores share is slow.
+INLINE size_t K(head)(const scalar *y) { return (0 - (uintptr_t)y) / sizeof(scalar) % LINE; }
+#define head_of K(head)
+
+// Fetches the begin of a row that is walked next: hardware prefetching stops at the end of a page and starts late in a new one.
+INLINE void K(fetch)(const scalar *p) {
+  UNROLL for (size_t i = 0; i < 4; i++) __builtin_prefetch(p + i * LINE, 0, 2);
+}
+#define fetch K(fetch)
+
+INLINE void K(finish_stream)(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_sfence();
+#endif
+}
+#define finish_stream K(finish_stream)
+
+// ── sums over columns ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+// Adds one vector of columns of `rows` rows to the running sums `u` and `v`.
+INLINE void K(sums_step)(const bool gradient, const size_t rows, const panel *m, size_t c, scalar *u, scalar *v) {
+  const vector shift = load(m->shift + c);
+  vector first = load(u), second = load(v);
+  vector s = splat(0), q = splat(0);
+  UNROLL for (size_t r = 0; r < rows; r++) {
+    const vector d = load(m->x + (ptrdiff_t)r * m->ldx + c) - shift;
+    const vector w = gradient ? load(m->dy + (ptrdiff_t)r * m->lddy + c) : d;
+    s = r == 0 ? w : s + w;
+    q = r == 0 ? w * d : w * d + q;
+  }
+  store(u, first + s);
+  store(v, second + q);
+}
+
+// One group of rows over one strip. The group `ahead` rows further on comes next.
+INLINE void K(sums_group)(const bool gradient, const size_t rows, const panel *m, size_t ahead, scalar *u, scalar *v) {
+  UNROLL for (size_t r = 0; r < rows; r++) {
+    fetch(m->x + (ptrdiff_t)(r + ahead) * m->ldx);
+    if (gradient) fetch(m->dy + (ptrdiff_t)(r + ahead) * m->lddy);
+  }
+  size_t c = 0;
+  for (; c + LINE <= m->columns; c += LINE) {
+    UNROLL for (size_t k = 0; k < LINE; k += LANES) K(sums_step)(gradient, rows, m, c + k, u + c + k, v + c + k);
+  }
+  for (; c + LANES <= m->columns; c += LANES) K(sums_step)(gradient, rows, m, c, u + c, v + c);
+  // The last columns' vector reaches back over columns that have been added already: their lanes are dropped in the end.
+  if (c < m->columns) K(sums_step)(gradient, rows, m, m->columns - LANES, u + c, v + c);
+}
+
+// Fewer columns than a vector has lanes. Spare lanes hold x = shift and dy = 0, so they add 0.
+INLINE void K(sums_narrow)(const bool gradient, const panel *m) {
+  const size_t n = m->columns;
+  const vector shift = load_first(m->shift, n, 0);
+  for (size_t start = 0; start < m->rows; start += BLOCK) {
+    vector s = splat(0), q = splat(0);
+    for (size_t r = start; r < m->rows && r < start + BLOCK; r++) {
+      const vector d = load_first(m->x + (ptrdiff_t)r * m->ldx, n, 0) - shift;
+      const vector w = gradient ? load_first(m->dy + (ptrdiff_t)r * m->lddy, n, 0) : d;
+      s += w;
+      q += w * d;
+    }
+    for (size_t c = 0; c < n; c++) m->first[c] += (double)s[c], m->second[c] += (double)q[c];
+  }
+}
+
+INLINE void K(sums_panel)(const bool gradient, const panel *whole) {
+  _Alignas(64) scalar u[STRIP + 2 * LANES], v[STRIP + 2 * LANES];
+  if (whole->columns < LANES) {
+    K(sums_narrow)(gradient, whole);
+    return;
+  }
+  const size_t n = strips(whole->columns), group = ROWS_OF_SUMS(gradient);
+  for (size_t row = 0; row < whole->rows; row += BLOCK) {
+    const size_t rows = whole->rows - row < BLOCK ? whole->rows - row : BLOCK;
+    for (size_t strip = 0; strip < n; strip++) {
+      const size_t column = strip * STRIP, columns = strip + 1 == n ? whole->columns - column : STRIP;
+      const panel m = part(*whole, row, rows, column, columns);
+      const size_t even = columns / LANES * LANES, used = even + (even < columns ? LANES : 0);
+      for (size_t c = 0; c < used; c += LANES) store(u + c, splat(0)), store(v + c, splat(0));
+      size_t r = 0;
+      for (; r + group <= rows; r += group) {
+        const panel g = part(m, r, group, 0, columns);
+        K(sums_group)(gradient, group, &g, r + 2 * group <= rows ? group : 0, u, v);
+      }
+      for (; r < rows; r++) {
+        const panel g = part(m, r, 1, 0, columns);
+        K(sums_group)(gradient, 1, &g, 0, u, v);
+      }
+      for (size_t c = 0; c < even; c += LANES) add_to(m.first + c, load(u + c)), add_to(m.second + c, load(v + c));
+      for (size_t c = even; c < columns; c++) {
+        const size_t lane = c + LANES - (columns - even);
+        m.first[c] += (double)u[lane], m.second[c] += (double)v[lane];
+      }
+    }
+  }
+}
+
+// ── maps over columns ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+// The rows of one vector of columns; what they hold is read before any of it is written, so the output may be the input.
+INLINE void K(map_step)(const bool gradient, const bool relu, const size_t rows, const panel *m, size_t c, vector *out) {
+  const vector shift = load(m->shift + c), b = load(m->b + c), e = load(m->e + c);
+  const vector a = gradient ? load(m->a + c) : splat(0);
+  UNROLL for (size_t r = 0; r < rows; r++) {
+    vector y = (load(m->x + (ptrdiff_t)r * m->ldx + c) - shift) * b + e;
+    if (gradient) y = load(m->dy + (ptrdiff_t)r * m->lddy + c) * a + y;
+    out[r] = relu ? positive(y) : y;
+  }
+}
+
+INLINE void K(map_store)(const bool streamed, const size_t rows, const panel *m, size_t c, const vector *out) {
+  UNROLL for (size_t r = 0; r < rows; r++) {
+    scalar *y = m->y + (ptrdiff_t)r * m->ldy + c;
+    if (streamed) {
+      stream_store(y, out[r]);
+    } else {
+      store(y, out[r]);
+    }
+  }
+}
+
+// One group of rows over one strip, whose first `head` columns are not streamed; the group `ahead` rows further on comes next. The
+// ragged ends, as vectors that overlap the whole ones, are computed before those are written and written after them.
+INLINE void K(map_group)(const bool gradient, const bool relu, const bool streamed, const size_t rows, const panel *m, size_t head,
+                         ptrdiff_t ahead) {
+  UNROLL for (size_t r = 0; r < rows; r++) {
+    fetch(m->x + ((ptrdiff_t)r + ahead) * m->ldx);
+    if (gradient) fetch(m->dy + ((ptrdiff_t)r + ahead) * m->lddy);
+  }
+  vector begin[ROWS_OF_MAP], end[ROWS_OF_MAP], out[ROWS_OF_MAP];
+  size_t c = streamed ? head % LANES : 0;
+  const bool early = c != 0, late = (m->columns - c) % LANES != 0;
+  if (early) K(map_step)(gradient, relu, rows, m, 0, begin);
+  if (late) K(map_step)(gradient, relu, rows, m, m->columns - LANES, end);
+  if (streamed) {
+    for (; c < head; c += LANES) {
+      K(map_step)(gradient, relu, rows, m, c, out);
+      K(map_store)(false, rows, m, c, out);
+    }
+  }
+  for (; c + LINE <= m->columns; c += LINE) {
+    UNROLL for (size_t k = 0; k < LINE; k += LANES) {
+      K(map_step)(gradient, relu, rows, m, c + k, out);
+      K(map_store)(streamed, rows, m, c + k, out);
+    }
+  }
+  for (; c + LANES <= m->columns; c += LANES) {
+    K(map_step)(gradient, relu, rows, m, c, out);
+    K(map_store)(false, rows, m, c, out);
+  }
+  if (early) K(map_store)(false, rows, m, 0, begin);
+  if (late) K(map_store)(false, rows, m, m->columns - LANES, end);
+}
+
+INLINE void K(map_narrow)(const bool gradient, const bool relu, const panel *m, bool backwards) {
+  const size_t n = m->columns;
+  const vector shift = load_first(m->shift, n, 0), b = load_first(m->b, n, 0), e = load_first(m->e, n, 0);
+  const vector a = gradient ? load_first(m->a, n, 0) : splat(0);
+  for (size_t i = 0; i < m->rows; i++) {
+    const ptrdiff_t r = (ptrdiff_t)(backwards ? m->rows - 1 - i : i);
+    vector y = (load_first(m->x + r * m->ldx, n, 0) - shift) * b + e;
+    if (gradient) y = load_first(m->dy + r * m->lddy, n, 0) * a + y;
+    store_first(m->y + r * m->ldy, relu ? positive(y) : y, n);
+  }
+}
+
+// The groups of rows of one strip, forwards or backwards. A streaming group needs rows that are alike in alignment; where they are
+// not, rows go one at a time, each with a head of its own.
+INLINE void K(map_strip)(const bool gradient, const bool relu, const bool streamed, const panel *m, bool backwards,
+                         steppe_activation kind, double parameter) {
+  const bool activated = !gradient && !relu && kind != STEPPE_IDENTITY, alike = !streamed || (size_t)m->ldy % LINE == 0;
+  for (size_t done = 0; done < m->rows;) {
+    const size_t left = m->rows - done, taken = alike && left >= ROWS_OF_MAP ? ROWS_OF_MAP : 1;
+    const panel g = part(*m, backwards ? left - taken : done, taken, 0, m->columns);
+    const size_t head = streamed ? head_of(g.y) : 0;
+    const ptrdiff_t ahead = left < 2 * taken ? 0 : backwards ? -(ptrdiff_t)taken : (ptrdiff_t)taken;
+    if (taken == ROWS_OF_MAP) {
+      K(map_group)(gradient, relu, streamed, ROWS_OF_MAP, &g, head, ahead);
+    } else {
+      K(map_group)(gradient, relu, streamed, 1, &g, head, ahead);
+    }
+    if (activated) {
+      for (size_t r = 0; r < taken; r++) {
+        scalar *y = g.y + (ptrdiff_t)r * g.ldy;
+        K(activate)(kind, parameter, y, y, m->columns);
+      }
+    }
+    done += taken;
+  }
+}
+
+// Blocks of rows and strips of columns, each forwards or each backwards.
+INLINE void K(map_panel)(const bool gradient, const bool relu, const bool streamed, const panel *whole, bool backwards,
+                         steppe_activation kind, double parameter) {
+  if (whole->columns < LANES) {
+    K(map_narrow)(gradient, relu, whole, backwards);
+    for (size_t r = 0; !gradient && !relu && kind != STEPPE_IDENTITY && r < whole->rows; r++) {
+      scalar *y = whole->y + (ptrdiff_t)r * whole->ldy;
+      K(activate)(kind, parameter, y, y, whole->columns);
+    }
+    return;
+  }
+  const size_t n = strips(whole->columns), blocks = (whole->rows + BLOCK - 1) / BLOCK;
+  for (size_t i = 0; i < blocks; i++) {
+    const size_t row = (backwards ? blocks - 1 - i : i) * BLOCK;
+    const size_t rows = whole->rows - row < BLOCK ? whole->rows - row : BLOCK;
+    for (size_t j = 0; j < n; j++) {
+      const size_t strip = backwards ? n - 1 - j : j;
+      const size_t column = strip * STRIP, columns = strip + 1 == n ? whole->columns - column : STRIP;
+      const panel m = part(*whole, row, rows, column, columns);
+      if (streamed && columns >= STREAMED) {
+        K(map_strip)(gradient, relu, true, &m, backwards, kind, parameter);
+      } else {
+        K(map_strip)(gradient, relu, false, &m, backwards, kind, parameter);
+      }
+    }
+  }
+  if (streamed) finish_stream();
+}
+
+// ── few columns ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+// How many rows of a contiguous matrix to take as one, so that a few columns become many and vectors have no ragged ends; 1 where
+// that is no gain.
+INLINE size_t K(folding)(const panel *m) {
+  const size_t columns = m->columns;
+  const ptrdiff_t ld = (ptrdiff_t)columns;
+  if (columns >= 256 || m->ldx != ld || (m->dy && m->lddy != ld) || (m->y && m->ldy != ld)) return 1;
+  size_t fold = 1;
+  while (columns * fold % LINE != 0) fold *= 2;
+  const size_t most = STRIP / 2 / (columns * fold), worth = m->rows / (16 * fold);
+  if (most == 0 || worth == 0) return 1;
+  return fold * (most < worth ? most : worth);
+}
+
+INLINE const scalar *K(repeated)(const scalar *p, size_t columns, size_t fold, scalar *out) {
+  if (!p) return p;
+  for (size_t i = 0; i < fold; i++) __builtin_memcpy(out + i * columns, p, columns * sizeof(scalar));
+  return out;
+}
+#define repeated K(repeated)
+
+// The panel that takes `fold` rows as one; `rest` becomes the rows left over.
+INLINE panel K(folded)(const panel *m, size_t fold, scalar buffers[4][STRIP], panel *rest) {
+  const size_t rows = m->rows / fold;
+  panel f = *m;
+  f.rows = rows;
+  f.columns = m->columns * fold;
+  f.ldx = f.lddy = f.ldy = (ptrdiff_t)f.columns;
+  f.shift = repeated(m->shift, m->columns, fold, buffers[0]);
+  f.a = repeated(m->a, m->columns, fold, buffers[1]);
+  f.b = repeated(m->b, m->columns, fold, buffers[2]);
+  f.e = repeated(m->e, m->columns, fold, buffers[3]);
+  *rest = part(*m, rows * fold, m->rows - rows * fold, 0, m->columns);
+  return f;
+}
+
+INLINE void K(sums_columns)(const bool gradient, panel m) {
+  if (m.rows == 0 || m.columns == 0) return;
+  const size_t fold = K(folding)(&m);
+  for (;;) {
+    panel now = m, rest = m;
+    scalar buffers[4][STRIP];
+    double first[STRIP], second[STRIP];
+    rest.rows = 0;
+    if (fold > 1 && m.rows >= fold) {
+      now = K(folded)(&m, fold, buffers, &rest);
+      for (size_t c = 0; c < now.columns; c++) first[c] = second[c] = 0;
+      now.first = first;
+      now.second = second;
+    }
+    K(sums_panel)(gradient, &now);
+    for (size_t i = 0; now.columns != m.columns && i < fold; i++) {
+      for (size_t c = 0; c < m.columns; c++) {
+        m.first[c] += first[i * m.columns + c];
+        m.second[c] += second[i * m.columns + c];
+      }
+    }
+    if (rest.rows == 0) return;
+    m = rest;
+  }
+}
+
+INLINE void K(map_columns)(const bool gradient, const bool relu, const bool streamed, panel m, bool backwards, steppe_activation kind,
+                           double parameter) {
+  if (m.rows == 0 || m.columns == 0) return;
+  const size_t fold = K(folding)(&m);
+  for (;;) {
+    panel now = m, rest = m;
+    scalar buffers[4][STRIP];
+    rest.rows = 0;
+    if (fold > 1 && m.rows >= fold) now = K(folded)(&m, fold, buffers, &rest);
+    K(map_panel)(gradient, relu, streamed, &now, backwards, kind, parameter);
+    if (rest.rows == 0) return;
+    m = rest;
+  }
+}
+
+// ── the table's column kernels ────────────────────────────────────────────────────────────────────────────────────────────────
+
+static void K(column_moments)(const void *x, ptrdiff_t ldx, size_t rows, size_t columns, const void *shift, double *sums,
+                              double *squares) {
+  K(sums_columns)(false, (panel){.x = x, .ldx = ldx, .rows = rows, .columns = columns, .shift = shift, .first = sums,
+                                 .second = squares});
+}
+
+static void K(column_gradient_sums)(const void *x, ptrdiff_t ldx, const void *dy, ptrdiff_t lddy, size_t rows, size_t columns,
+                                    const void *shift, double *gradients, double *products) {
+  K(sums_columns)(true, (panel){.x = x, .ldx = ldx, .dy = dy, .lddy = lddy, .rows = rows, .columns = columns, .shift = shift,
+                                .first = gradients, .second = products});
+}
+
+static void K(column_normalize)(steppe_activation kind, double parameter, const void *x, ptrdiff_t ldx, void *y, ptrdiff_t ldy,
+                                size_t rows, size_t columns, const void *shift, const void *scale, const void *offset,
+                                bool backwards, bool stream) {
+  const panel m = {.x = x, .ldx = ldx, .y = y, .ldy = ldy, .rows = rows, .columns = columns, .shift = shift, .b = scale,
+                   .e = offset};
+  if (kind == STEPPE_RELU) {
+    if (stream) {
+      K(map_columns)(false, true, true, m, backwards, STEPPE_RELU, 0);
+    } else {
+      K(map_columns)(false, true, false, m, backwards, STEPPE_RELU, 0);
+    }
+  } else if (kind == STEPPE_IDENTITY && stream) {
+    K(map_columns)(false, false, true, m, backwards, STEPPE_IDENTITY, 0);
+  } else {
+    // The other activations go over each row's strip while it is in the L1 cache, so it is not streamed.
+    K(map_columns)(false, false, false, m, backwards, kind, parameter);
+  }
+}
+
+static void K(column_gradient)(const void *x, ptrdiff_t ldx, const void *dy, ptrdiff_t lddy, void *dx, ptrdiff_t lddx, size_t rows,
+                               size_t columns, const void *shift, const void *a, const void *b, const void *e, bool backwards,
+                               bool stream) {
+  const panel m = {.x = x, .ldx = ldx, .dy = dy, .lddy = lddy, .y = dx, .ldy = lddx, .rows = rows, .columns = columns,
+                   .shift = shift, .a = a, .b = b, .e = e};
+  if (stream) {
+    K(map_columns)(true, false, true, m, backwards, STEPPE_IDENTITY, 0);
+  } else {
+    K(map_columns)(true, false, false, m, backwards, STEPPE_IDENTITY, 0);
+  }
+}
+
+// ── runs ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#define WAYS ((size_t)4)
+#define STRIDE (WAYS * LANES)
+
+// Runs without gaps between them are one.
+INLINE void K(join_runs)(ptrdiff_t stride, size_t *runs, size_t *length) {
+  if (stride == (ptrdiff_t)*length) {
+    *length *= *runs;
+    *runs = *runs > 0;
+  }
+}
+#define join_runs K(join_runs)
+
+// Sums over runs, in WAYS independent pairs of vectors, which are merged in double before any lane has taken BLOCK values.
+INLINE void K(sums_runs)(const bool gradient, const scalar *x, const scalar *dy, ptrdiff_t stride, size_t runs, size_t length,
+                         scalar shift_value, double *first, double *second) {
+  join_runs(stride, &runs, &length);
+  const vector shift = splat(shift_value);
+  const size_t whole = length / LANES * LANES, left = length - whole;
+  // The lanes that count in a run's last vector: it reaches back over values that have been added, or where the run is shorter than a
+  // vector it has spare lanes at its end.
+  ivector fresh;
+  for (size_t i = 0; i < LANES; i++) fresh[i] = (length < LANES ? i < left : i >= LANES - left) ? -1 : 0;
+  wide total_u = {0}, total_v = {0};
+  vector u[WAYS], v[WAYS];
+  UNROLL for (size_t k = 0; k < WAYS; k++) u[k] = v[k] = splat(0);
+  size_t used = 0;
+  for (size_t run = 0; run < runs; run++, x += stride, dy = gradient ? dy + stride : dy) {
+    for (size_t i = 0; i < length;) {
+      const size_t most = (BLOCK - used - 2) * STRIDE, end = whole - i < most ? whole : i + most;
+      used += (end - i) / STRIDE;
+      for (; i + STRIDE <= end; i += STRIDE) {
+        UNROLL for (size_t k = 0; k < WAYS; k++) {
+          const vector d = load(x + i + k * LANES) - shift;
+          const vector w = gradient ? load(dy + i + k * LANES) : d;
+          u[k] += w;
+          v[k] += w * d;
+        }
+      }
+      if (end == whole) {
+        // Up to WAYS − 1 whole vectors, then the ragged end.
+        UNROLL for (size_t k = 0; k + 1 < WAYS; k++) {
+          if (i + LANES > whole) break;
+          const vector d = load(x + i) - shift;
+          const vector w = gradient ? load(dy + i) : d;
+          u[k] += w;
+          v[k] += w * d;
+          i += LANES;
+        }
+        if (left) {
+          const vector end_x = length < LANES ? load_first(x, length, shift_value) : load(x + length - LANES);
+          const vector d = choose(fresh, end_x - shift, splat(0));
+          vector w = d;
+          if (gradient) w = choose(fresh, length < LANES ? load_first(dy, length, 0) : load(dy + length - LANES), splat(0));
+          u[WAYS - 1] += w;
+          v[WAYS - 1] += w * d;
+        }
+        used += 1 + (left != 0);
+        i = length;
+      }
+      if (used + 4 > BLOCK) {
+        UNROLL for (size_t k = 0; k < WAYS; k++) {
+          total_u += __builtin_convertvector(u[k], wide);
+          total_v += __builtin_convertvector(v[k], wide);
+          u[k] = v[k] = splat(0);
+        }
+        used = 0;
+      }
+    }
+  }
+  UNROLL for (size_t k = 0; k < WAYS; k++) {
+    total_u += __builtin_convertvector(u[k], wide);
+    total_v += __builtin_convertvector(v[k], wide);
+  }
+  for (size_t i = 0; i < LANES; i++) *first += total_u[i], *second += total_v[i];
+}
+
+// Elements of one turn of a map's loop: two whole lines.
+#define TURN (2 * LINE)
+
+typedef struct K(line) {
+  scalar shift, a, b, e;
+} K(line);
+
+INLINE vector K(map_value)(const bool gradient, const bool relu, K(line) k, vector x, vector dy) {
+  vector y = (x - splat(k.shift)) * splat(k.b) + splat(k.e);
+  if (gradient) y = dy * splat(k.a) + y;
+  return relu ? positive(y) : y;
+}
+#define map_value(x, dy) K(map_value)(gradient, relu, k, x, dy)
+
+// One run, or a stretch of one. The ragged ends are computed before the whole vectors are written and written after them.
+INLINE void K(map_run)(const bool gradient, const bool relu, const bool streamed, const scalar *x, const scalar *dy, scalar *y,
+                       size_t length, K(line) k) {
+  const vector none = splat(0);
+  if (length < LANES) {
+    const vector r = map_value(load_first(x, length, k.shift), gradient ? load_first(dy, length, 0) : none);
+    store_first(y, r, length);
+    return;
+  }
+  const size_t head = streamed ? head_of(y) : 0, last = length - LANES;
+  size_t i = head % LANES;
+  const bool early = i != 0, late = (length - i) % LANES != 0;
+  const vector begin = map_value(load(x), gradient ? load(dy) : none);
+  const vector end = map_value(load(x + last), gradient ? load(dy + last) : none);
+  if (streamed) {
+    for (; i < head; i += LANES) store(y + i, map_value(load(x + i), gradient ? load(dy + i) : none));
+  }
+  for (; i + TURN <= length; i += TURN) {
+    vector out[TURN / LANES];
+    UNROLL for (size_t j = 0; j < TURN / LANES; j++) {
+      out[j] = map_value(load(x + i + j * LANES), gradient ? load(dy + i + j * LANES) : none);
+    }
+    UNROLL for (size_t j = 0; j < TURN / LANES; j++) {
+      if (streamed) {
+        stream_store(y + i + j * LANES, out[j]);
+      } else {
+        store(y + i + j * LANES, out[j]);
+      }
+    }
+  }
+  for (; i + LANES <= length; i += LANES) store(y + i, map_value(load(x + i), gradient ? load(dy + i) : none));
+  if (early) store(y, begin);
+  if (late) store(y + last, end);
+}
+
+// Runs, and the stretches of long ones, forwards or backwards. A stretch is a page, so the activations that are not fused find it in
+// the L1 cache.
+INLINE void K(map_runs)(const bool gradient, const bool relu, const bool streamed, const scalar *x, const scalar *dy, scalar *y,
+                        ptrdiff_t stride, size_t runs, size_t length, K(line) k, bool backwards, steppe_activation kind,
+                        double parameter) {
+  const bool activated = !gradient && !relu && kind != STEPPE_IDENTITY;
+  join_runs(stride, &runs, &length);
+  const size_t pieces = strips(length);
+  for (size_t i = 0; i < runs; i++) {
+    const ptrdiff_t run = (ptrdiff_t)(backwards ? runs - 1 - i : i) * stride;
+    for (size_t j = 0; j < pieces; j++) {
+      const size_t piece = backwards ? pieces - 1 - j : j;
+      const ptrdiff_t at = run + (ptrdiff_t)(piece * STRIP);
+      const size_t count = piece + 1 == pieces ? length - piece * STRIP : STRIP;
+      if (streamed && count >= STREAMED) {
+        K(map_run)(gradient, relu, true, x + at, gradient ? dy + at : dy, y + at, count, k);
+      } else {
+        K(map_run)(gradient, relu, false, x + at, gradient ? dy + at : dy, y + at, count, k);
+      }
+      if (activated) K(activate)(kind, parameter, y + at, y + at, count);
+    }
+  }
+  if (streamed) finish_stream();
+}
+
+// ── the table's run kernels ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+static void K(run_moments)(const void *x, ptrdiff_t stride, size_t runs, size_t length, double shift, double *sum,
+                           double *squares) {
+  K(sums_runs)(false, x, NULL, stride, runs, length, (scalar)shift, sum, squares);
+}
+
+static void K(run_gradient_sums)(const void *x, const void *dy, ptrdiff_t stride, size_t runs, size_t length, double shift,
+                                 double *gradient, double *product) {
+  K(sums_runs)(true, x, dy, stride, runs, length, (scalar)shift, gradient, product);
+}
+
+static void K(run_normalize)(steppe_activation kind, double parameter, const void *x, void *y, ptrdiff_t stride, size_t runs,
+                             size_t length, double shift, double scale, double offset, bool backwards, bool stream) {
+  const K(line) k = {.shift = (scalar)shift, .b = (scalar)scale, .e = (scalar)offset};
+  if (length == 0) return;
+  if (kind == STEPPE_RELU) {
+    if (stream) {
+      K(map_runs)(false, true, true, x, NULL, y, stride, runs, length, k, backwards, STEPPE_RELU, 0);
+    } else {
+      K(map_runs)(false, true, false, x, NULL, y, stride, runs, length, k, backwards, STEPPE_RELU, 0);
+    }
+  } else if (kind == STEPPE_IDENTITY && stream) {
+    K(map_runs)(false, false, true, x, NULL, y, stride, runs, length, k, backwards, STEPPE_IDENTITY, 0);
+  } else {
+    K(map_runs)(false, false, false, x, NULL, y, stride, runs, length, k, backwards, kind, parameter);
+  }
+}
+
+static void K(run_gradient)(const void *x, const void *dy, void *dx, ptrdiff_t stride, size_t runs, size_t length, double shift,
+                            double a, double b, double e, bool backwards, bool stream) {
+  const K(line) k = {.shift = (scalar)shift, .a = (scalar)a, .b = (scalar)b, .e = (scalar)e};
+  if (length == 0) return;
+  if (stream) {
+    K(map_runs)(true, false, true, x, dy, dx, stride, runs, length, k, backwards, STEPPE_IDENTITY, 0);
+  } else {
+    K(map_runs)(true, false, false, x, dy, dx, stride, runs, length, k, backwards, STEPPE_IDENTITY, 0);
+  }
+}
+
+#undef STRIP
+#undef LINE
+#undef BLOCK
+#undef ROWS_OF_SUMS
+#undef ROWS_OF_MAP
+#undef UNROLL
+#undef WAYS
+#undef STRIDE
+#undef TURN
+#undef panel
+#undef part
+#undef strips
+#undef positive
+#undef head_of
+#undef finish_stream
+#undef repeated
+#undef map_value
+#undef join_runs
+#undef fetch
+#undef STREAMED

@@ -1,0 +1,74 @@
+// One instruction set's table for one scalar type: every body, then the table itself. See `vector.h` for what the includer sets.
+#include "vector.h"
+
+#include "elementwise.h"
+#include "activation.h"
+#include "reduction.h"
+#include "softmax.h"
+#include "normalization.h"
+#include "optimizer.h"
+
+#define STEPPE_STRING(x) #x
+#define STEPPE_STRING_(x) STEPPE_STRING(x)
+
+const steppe_kernel_table K(steppe_table) = {
+    .instruction_set = STEPPE_STRING_(STEPPE_SET),
+    .scalar_bytes = sizeof(scalar),
+    .vector_bytes = STEPPE_VECTOR_BYTES,
+    .binary = K(binary),
+    .unary = K(unary),
+    .fill = K(fill),
+    .affine = K(affine),
+    .add_scaled = K(add_scaled),
+    .select = K(select),
+    .clamp = K(clamp),
+    .copy_strided = K(copy_strided),
+    .transpose = K(transpose),
+    .convert_bytes = K(convert_bytes),
+    .all_finite = K(all_finite),
+    .activate = K(activate),
+    .activate_backward = K(activate_backward),
+    .bias_activate = K(bias_activate),
+    .reduce = K(reduce),
+    .dot = K(dot),
+    .reduce_rows = K(reduce_rows),
+    .reduce_columns = K(reduce_columns),
+    .index_of_maximum = K(index_of_maximum),
+    .softmax_rows = K(softmax_rows),
+    .softmax_rows_backward = K(softmax_rows_backward),
+    .cross_entropy_classes = K(cross_entropy_classes),
+    .cross_entropy_distributions = K(cross_entropy_distributions),
+    .column_moments = K(column_moments),
+    .column_normalize = K(column_normalize),
+    .column_gradient_sums = K(column_gradient_sums),
+    .column_gradient = K(column_gradient),
+    .run_moments = K(run_moments),
+    .run_normalize = K(run_normalize),
+    .run_gradient_sums = K(run_gradient_sums),
+    .run_gradient = K(run_gradient),
+    .sgd = K(sgd),
+    .adagrad = K(adagrad),
+    .rmsprop = K(rmsprop),
+    .adam = K(adam),
+};
+
+#undef STEPPE_STRING
+#undef STEPPE_STRING_
+#undef STEPPE_JOIN3
+#undef STEPPE_JOIN3_
+#undef K
+#undef scalar
+#undef integer
+#undef vector
+#undef ivector
+#undef LANES
+#undef INLINE
+#undef load
+#undef store
+#undef splat
+#undef choose
+#undef load_first
+#undef store_first
+#undef wide
+#undef add_to
+#undef stream_store

@@ -1,0 +1,140 @@
+/// A part of a network.
+///
+/// `forward` trains: it returns the output and the pullback that takes the gradient of the output to that of the input, gathering each
+/// parameter's gradient on the way. A call evaluates: it changes nothing and gives one row the same answer alone as among a thousand.
+/// There is no train or evaluate switch.
+///
+/// Layers are references without locks, for one task at a time; ``folded()`` gives the value that tasks share.
+///
+/// A layer of your own implements `name`, `forward` and `callAsFunction`; the rest has defaults for a layer without parameters.
+public protocol Layer<Scalar>: AnyObject {
+  associatedtype Scalar: TensorScalar
+
+  /// The layer's place in its network, such as `"1"` or `"2.0"`: containers set it, messages show it.
+  var name: String { get set }
+
+  /// Training: the output for `input`, and its pullback.
+  func forward(_ input: Tensor<Scalar>) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>)
+
+  /// Evaluation: the output for `input`.
+  func callAsFunction(_ input: Tensor<Scalar>) -> Tensor<Scalar>
+
+  /// What training moves.
+  var parameters: [Parameter<Scalar>] { get }
+
+  /// What a checkpoint holds, by PyTorch's names relative to this layer, in PyTorch's order.
+  var state: [StateEntry<Scalar>] { get }
+
+  /// The shape that `input` gives, batch axis included.
+  ///
+  /// - Throws: ``LayerError`` where the layer cannot take `input`, in training or in evaluation.
+  func outputShape(for input: [Int], training: Bool) throws(LayerError) -> [Int]
+
+  /// What ``folded()`` makes of this layer.
+  var inferenceSteps: [InferenceStep<Scalar>] { get }
+}
+
+extension Layer {
+  public var parameters: [Parameter<Scalar>] { [] }
+  public var state: [StateEntry<Scalar>] { [] }
+  public func outputShape(for input: [Int], training: Bool) throws(LayerError) -> [Int] { input }
+
+  /// An immutable, `Sendable` value that computes what this layer computes in evaluation, with every batch norm that stands beside a
+  /// dense layer folded into that layer's weights.
+  ///
+  /// The result equals the layer's own up to rounding. Later training does not change it.
+  public func folded() -> FoldedModel<Scalar> { FoldedModel(inferenceSteps) }
+
+  /// How a message names this layer, as in `BatchNorm '1'`.
+  package var title: String {
+    let type = "\(Self.self)".prefix { $0 != "<" }
+    return name.isEmpty ? String(type) : "\(type) '\(name)'"
+  }
+
+  /// Stops where `input` does not suit: shapes within a program are the programmer's.
+  package func check(_ input: Tensor<Scalar>, training: Bool) {
+    do throws(LayerError) { _ = try outputShape(for: input.shape, training: training) } catch { stop(error.description) }
+  }
+}
+
+/// Takes the gradient of a layer's output to the gradient of its input.
+public struct Pullback<Scalar: TensorScalar> {
+  private let body: (_ gradient: Tensor<Scalar>, _ needsInput: Bool) -> Tensor<Scalar>?
+  private let shape: [Int]
+
+  /// - Parameters:
+  ///   - shape: The output's shape, which gradients must have.
+  ///   - body: Gathers the parameters' gradients and returns the input's, or nil where that is not needed.
+  public init(shape: [Int], _ body: @escaping (_ gradient: Tensor<Scalar>, _ needsInput: Bool) -> Tensor<Scalar>?) {
+    self.shape = shape
+    self.body = body
+  }
+
+  /// Adds to each parameter's gradient and returns the gradient of the input.
+  @discardableResult
+  public func callAsFunction(_ gradient: Tensor<Scalar>) -> Tensor<Scalar> { run(gradient, needsInput: true)! }
+
+  /// Adds to each parameter's gradient alone: cheaper where the input is data, whose gradient nobody wants.
+  public func accumulate(_ gradient: Tensor<Scalar>) { _ = run(gradient, needsInput: false) }
+
+  package func run(_ gradient: Tensor<Scalar>, needsInput: Bool) -> Tensor<Scalar>? {
+    require(
+      gradient.shape == shape, "Pullback: expected a gradient of the output's shape \(shape), got \(gradient.shape)")
+    return body(gradient, needsInput)
+  }
+}
+
+/// One tensor or number of a layer that checkpoints hold.
+public struct StateEntry<Scalar: TensorScalar> {
+  /// What an entry holds.
+  public enum Value: Equatable {
+    /// Values of the model's scalar type.
+    case tensor(Tensor<Scalar>)
+    /// A whole number, stored as a 64-bit integer without axes.
+    case integer(Int)
+  }
+
+  /// PyTorch's name, such as `"1.running_mean"`.
+  public let key: String
+  /// Reads the entry.
+  public let get: () -> Value
+  /// Writes the entry; the value has the kind and shape that `get` returns.
+  public let set: (Value) -> Void
+
+  /// An entry by its accessors.
+  public init(key: String, get: @escaping () -> Value, set: @escaping (Value) -> Void) {
+    self.key = key
+    self.get = get
+    self.set = set
+  }
+
+  package init(_ key: String, _ parameter: Parameter<Scalar>) {
+    self.init(
+      key: key, get: { .tensor(parameter.value) },
+      set: { value in
+        guard case .tensor(let tensor) = value else { stop("StateEntry '\(key)': expected a tensor") }
+        parameter.value = tensor
+      })
+  }
+
+  package func prefixed(_ prefix: String) -> StateEntry { StateEntry(key: "\(prefix).\(key)", get: get, set: set) }
+}
+
+/// A layer that cannot take an input.
+public struct LayerError: Error, Equatable, CustomStringConvertible {
+  /// The layer, as in `BatchNorm '1'`.
+  public let layer: String
+  /// What the layer takes.
+  public let expected: String
+  /// What came.
+  public let found: String
+
+  /// An error of `layer`.
+  public init(layer: String, expected: String, found: String) {
+    self.layer = layer
+    self.expected = expected
+    self.found = found
+  }
+
+  public var description: String { "\(layer): expected \(expected), got \(found)" }
+}

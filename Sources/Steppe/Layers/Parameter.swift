@@ -1,0 +1,85 @@
+/// A tensor that training changes, and its gradient.
+///
+/// A reference: the layer that computes with it and the optimizer that moves it hold the same one.
+public final class Parameter<Scalar: TensorScalar> {
+  /// The layer's path and the parameter's name in it, such as `"1.gamma"`.
+  public internal(set) var name: String
+  /// Whether optimizers apply weight decay: true for weights, false for γ, β and biases.
+  public var decays: Bool
+  /// Whether gradients are taken and optimizers move it.
+  public var isTrainable = true
+
+  /// The values.
+  public var value: Tensor<Scalar> {
+    get { stored }
+    set {
+      require(
+        newValue.shape == stored.shape,
+        "Parameter '\(name)': expected a value of shape \(stored.shape), got \(newValue.shape)")
+      stored = newValue
+    }
+  }
+
+  /// `value` without an observer, which would hold a second reference and so make every change in place a copy.
+  private var stored: Tensor<Scalar>
+
+  /// The gradient gathered since it was last cleared, of the value's shape.
+  public var gradient: Tensor<Scalar> {
+    get { hasGradient ? gathered! : Tensor.zeros(shape: value.shape) }
+    set {
+      require(
+        newValue.shape == value.shape,
+        "Parameter '\(name)': expected a gradient of shape \(value.shape), got \(newValue.shape)")
+      gathered = newValue
+      hasGradient = true
+    }
+  }
+
+  /// Whether anything was gathered since the gradient was last cleared.
+  public private(set) var hasGradient = false
+
+  /// The gradient's memory, kept from step to step; what it holds counts only where `hasGradient`.
+  private var gathered: Tensor<Scalar>?
+
+  /// A parameter that begins at `value`.
+  public init(_ value: Tensor<Scalar>, name: String, decays: Bool) {
+    stored = value
+    self.name = name
+    self.decays = decays
+  }
+
+  /// Makes the gradient zero.
+  public func clearGradient() { hasGradient = false }
+
+  /// Adds to the gradient: `body` gets its memory and whether what stands there counts (else it is to be written over).
+  package func accumulate(_ body: (_ gradient: UnsafeMutablePointer<Scalar>, _ adding: Bool) -> Void) {
+    var memory = gathered ?? Tensor(uninitialized: value.shape)
+    gathered = nil
+    if hasGradient {
+      memory.makeWritable()
+    } else if !memory.isUniquelyWritable() {
+      memory = Tensor(uninitialized: value.shape)
+    }
+    body(memory.address, hasGradient)
+    gathered = memory
+    hasGradient = true
+  }
+
+  /// Adds `change` to the gradient.
+  package func accumulate(_ change: Tensor<Scalar>) {
+    guard hasGradient, var sum = gathered else {
+      gradient = change
+      return
+    }
+    // The only reference while it grows, so that it grows in place.
+    gathered = nil
+    sum += change
+    gathered = sum
+  }
+
+  /// Where an optimizer changes the value in place; good until the parameter is next used.
+  package func writableAddress() -> UnsafeMutablePointer<Scalar> {
+    stored.makeWritable()
+    return stored.address
+  }
+}

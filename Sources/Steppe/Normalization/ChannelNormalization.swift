@@ -1,0 +1,532 @@
+import CSteppeKernels
+
+/// Mean and biased variance of each channel.
+struct ChannelMoments {
+  var mean: [Double]
+  var variance: [Double]
+
+  var isFinite: Bool { mean.allSatisfy(\.isFinite) && variance.allSatisfy(\.isFinite) }
+}
+
+/// Batch statistics, normalization and their gradients over the channels of one tensor (SPEC §4), as a ``ChannelSchedule`` orders them.
+///
+/// Sums are of x − shift with a shift near the mean, so that a large mean costs no accuracy: first the mean of a few values; where that
+/// turns out to lie further from the mean than the deviation (an outlier among the few), the mean found, and the sums are taken again.
+/// What is subtracted afterwards is the mean rounded to the scalar type, which is exact for values near it; the rounding's remainder
+/// goes into the offset.
+struct ChannelNormalization<Scalar: TensorScalar> {
+  typealias Pointer = UnsafePointer<Scalar>
+  typealias MutablePointer = UnsafeMutablePointer<Scalar>
+
+  let shape: ChannelShape
+  let schedule: ChannelSchedule
+  /// Results larger than the last-level cache bypass it.
+  let streams: Bool
+
+  /// - Parameter tensors: How many tensors of this shape a pass reads, which share the cache.
+  init(_ shape: ChannelShape, tensors: Int = 1) {
+    let bytes = MemoryLayout<Scalar>.stride
+    self.shape = shape
+    schedule = ChannelSchedule(shape, scalarBytes: bytes, tensors: tensors)
+    streams = shape.count * bytes > CacheSizes.last
+  }
+
+  private var m: Double { Double(shape.valuesPerChannel) }
+  private var fold: Int { shape.positions }
+
+  // MARK: Forward
+
+  /// y = f(γ·x̂ + β) by the batch's own statistics, which it returns; `gamma` and `beta` have a value for each channel.
+  func forward(
+    x: Pointer, y: MutablePointer, gamma: Pointer, beta: Pointer, epsilon: Double, activation: Activation
+  ) -> ChannelMoments {
+    moments { mean, variance in
+      switch schedule {
+      case .columns(let parts, let panel):
+        forEachPanel(parts: parts, width: panel) { channels in
+          columnMoments(x, channels, mean, variance)
+          let scratch = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: 3)
+          scratch.fill { affine($0, mean, variance, gamma, beta, epsilon) }
+          normalizeColumns(x, y, rows: 0..<shape.samples, scratch, activation)
+        }
+      case .rows(let parts):
+        rowMoments(x, parts: parts, mean, variance)
+        let scratch = ColumnCoefficients<Scalar>(channels: 0..<shape.channels, fold: fold, count: 3)
+        scratch.fill { affine($0, mean, variance, gamma, beta, epsilon) }
+        Parallel.run(parts: parts) { part in
+          normalizeColumns(x, y, rows: Parallel.range(part, of: parts, count: shape.samples), scratch, activation)
+        }
+      case .runs, .splitRuns:
+        forEachChannel { channel in
+          runMoments(x, channel, mean, variance)
+        } merged: {
+          splitRunMoments(x, mean, variance)
+        } then: { channel, samples in
+          let c = affine(channel, mean, variance, gamma, beta, epsilon)
+          let start = samples.lowerBound * shape.sampleStride + channel * fold
+          Scalar.kernels.run_normalize(
+            activation.kernel, activation.parameter, x + start, y + start, shape.sampleStride, samples.count, fold,
+            Double(c.0), Double(c.1), Double(c.2), true, streams)
+        }
+      }
+    }
+  }
+
+  /// y = f((x − shift)·scale + offset) with given coefficients for each channel: evaluation.
+  func apply(
+    x: Pointer, y: MutablePointer, activation: Activation = .identity, _ coefficients: (Int) -> (Scalar, Scalar, Scalar)
+  ) {
+    let bytes = MemoryLayout<Scalar>.stride
+    if fold >= ChannelSchedule.longRun {
+      // One stretch after another in memory's order.
+      let runs = shape.samples * shape.channels
+      Parallel.ranges(runs, grain: max(1, Parallel.elementGrain / fold)) { range in
+        for run in range {
+          let c = coefficients(run % shape.channels)
+          Scalar.kernels.run_normalize(
+            activation.kernel, activation.parameter, x + run * fold, y + run * fold, fold, 1, fold, Double(c.0),
+            Double(c.1), Double(c.2), false, streams)
+        }
+      }
+      return
+    }
+    let scratch = ColumnCoefficients<Scalar>(channels: 0..<shape.channels, fold: fold, count: 3)
+    scratch.fill(coefficients)
+    let grain = max(1, Parallel.elementGrain / max(1, shape.sampleStride), 64 / bytes / max(1, shape.sampleStride))
+    Parallel.ranges(shape.samples, grain: grain) { rows in
+      normalizeColumns(x, y, rows: rows, scratch, activation, backwards: false)
+    }
+  }
+
+  // MARK: Backward
+
+  /// dβ = Σdy and dγ = Σdy·x̂ into `sums`, and dx = γ·rstd·(dy − dβ/m − x̂·dγ/m) where `dx` is wanted.
+  func backward(
+    x: Pointer, dy: Pointer, dx: MutablePointer?, gamma: Pointer, moments: ChannelMoments, epsilon: Double,
+    dGamma: UnsafeMutablePointer<Double>, dBeta: UnsafeMutablePointer<Double>
+  ) {
+    moments.mean.withUnsafeBufferPointer { mean in
+      moments.variance.withUnsafeBufferPointer { variance in
+        let mean = mean.baseAddress!
+        let variance = variance.baseAddress!
+        let slope = { (channel: Int) in
+          gradient(channel, mean, variance, gamma, epsilon, dGamma, dBeta)
+        }
+        switch schedule {
+        case .columns(let parts, let panel):
+          forEachPanel(parts: parts, width: panel) { channels in
+            let sums = ColumnSums(columns: channels.count * fold)
+            columnGradientSums(x, dy, rows: 0..<shape.samples, shifts(channels, mean), sums)
+            sums.fold(by: fold) { finishGradient(channels.lowerBound + $0, $1, $2, mean, variance, epsilon, dGamma, dBeta) }
+            guard let dx else { return }
+            let scratch = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: 4)
+            scratch.fill(slope)
+            applyGradient(x, dy, dx, rows: 0..<shape.samples, scratch)
+          }
+        case .rows(let parts):
+          let shift = shifts(0..<shape.channels, mean)
+          let sums = ColumnSums(columns: shape.sampleStride, parts: parts)
+          Parallel.run(parts: parts) { part in
+            columnGradientSums(
+              x, dy, rows: Parallel.range(part, of: parts, count: shape.samples), shift, sums.part(part))
+          }
+          sums.merge()
+          sums.fold(by: fold) { finishGradient($0, $1, $2, mean, variance, epsilon, dGamma, dBeta) }
+          guard let dx else { return }
+          let scratch = ColumnCoefficients<Scalar>(channels: 0..<shape.channels, fold: fold, count: 4)
+          scratch.fill(slope)
+          Parallel.run(parts: parts) { part in
+            applyGradient(x, dy, dx, rows: Parallel.range(part, of: parts, count: shape.samples), scratch)
+          }
+        case .runs, .splitRuns:
+          forEachChannel { channel in
+            let (sum, product) = runGradientSums(x, dy, channel, 0..<shape.samples, mean)
+            finishGradient(channel, sum, product, mean, variance, epsilon, dGamma, dBeta)
+          } merged: {
+            forEachSplitSum { channel, samples in
+              runGradientSums(x, dy, channel, samples, mean)
+            } finish: { channel, sum, product in
+              finishGradient(channel, sum, product, mean, variance, epsilon, dGamma, dBeta)
+            }
+          } then: { channel, samples in
+            guard let dx else { return }
+            let c = slope(channel)
+            let start = samples.lowerBound * shape.sampleStride + channel * fold
+            Scalar.kernels.run_gradient(
+              x + start, dy + start, dx + start, shape.sampleStride, samples.count, fold, Double(c.0), Double(c.1),
+              Double(c.2), Double(c.3), true, streams)
+          }
+        }
+      }
+    }
+  }
+
+  // MARK: One channel's coefficients
+
+  /// shift, scale and offset of channel c for y = (x − shift)·scale + offset.
+  private func affine(
+    _ c: Int, _ mean: UnsafePointer<Double>, _ variance: UnsafePointer<Double>, _ gamma: Pointer, _ beta: Pointer,
+    _ epsilon: Double
+  ) -> (Scalar, Scalar, Scalar) {
+    let shift = Scalar(mean[c])
+    let scale = Double(gamma[c]) / (variance[c] + epsilon).squareRoot()
+    return (shift, Scalar(scale), Scalar(Double(beta[c]) - (mean[c] - Double(shift)) * scale))
+  }
+
+  /// shift, a, b and e of channel c for dx = a·dy + b·(x − shift) + e.
+  private func gradient(
+    _ c: Int, _ mean: UnsafePointer<Double>, _ variance: UnsafePointer<Double>, _ gamma: Pointer, _ epsilon: Double,
+    _ dGamma: UnsafePointer<Double>, _ dBeta: UnsafePointer<Double>
+  ) -> (Scalar, Scalar, Scalar, Scalar) {
+    let shift = Scalar(mean[c])
+    let rstd = 1 / (variance[c] + epsilon).squareRoot()
+    let a = Double(gamma[c]) * rstd
+    let b = -a * rstd * dGamma[c] / m
+    return (shift, Scalar(a), Scalar(b), Scalar(-a * dBeta[c] / m - b * (mean[c] - Double(shift))))
+  }
+
+  /// dγ and dβ of channel c from Σdy and Σdy·(x − shift).
+  private func finishGradient(
+    _ c: Int, _ sum: Double, _ product: Double, _ mean: UnsafePointer<Double>, _ variance: UnsafePointer<Double>,
+    _ epsilon: Double, _ dGamma: UnsafeMutablePointer<Double>, _ dBeta: UnsafeMutablePointer<Double>
+  ) {
+    let rest = mean[c] - Double(Scalar(mean[c]))
+    dBeta[c] = sum
+    dGamma[c] = (product - rest * sum) / (variance[c] + epsilon).squareRoot()
+  }
+
+  /// Mean and variance of channel c from the sums of x − shift and its squares; false where the shift was too far off for the variance.
+  private func finish(
+    _ c: Int, shift: Scalar, sum: Double, squares: Double, _ mean: UnsafeMutablePointer<Double>,
+    _ variance: UnsafeMutablePointer<Double>
+  ) -> Bool {
+    let distance = sum / m
+    mean[c] = Double(shift) + distance
+    let spread = squares / m - distance * distance
+    variance[c] = spread < 0 ? 0 : spread
+    // The rounding of the squares is relative to spread + distance², so that distance² must not exceed the spread.
+    return !(distance * distance > spread)
+  }
+
+  // MARK: Statistics by columns
+
+  private func columnMoments(
+    _ x: Pointer, _ channels: Range<Int>, _ mean: UnsafeMutablePointer<Double>, _ variance: UnsafeMutablePointer<Double>
+  ) {
+    refined(channels, x, mean, variance) { shift in
+      let sums = ColumnSums(columns: channels.count * fold)
+      Scalar.kernels.column_moments(
+        x + channels.lowerBound * fold, shape.sampleStride, shape.samples, channels.count * fold, shift.column(0),
+        sums.first, sums.second)
+      return sums
+    }
+  }
+
+  private func rowMoments(
+    _ x: Pointer, parts: Int, _ mean: UnsafeMutablePointer<Double>, _ variance: UnsafeMutablePointer<Double>
+  ) {
+    refined(0..<shape.channels, x, mean, variance) { shift in
+      let sums = ColumnSums(columns: shape.sampleStride, parts: parts)
+      Parallel.run(parts: parts) { part in
+        let rows = Parallel.range(part, of: parts, count: shape.samples)
+        let own = sums.part(part)
+        Scalar.kernels.column_moments(
+          x + rows.lowerBound * shape.sampleStride, shape.sampleStride, rows.count, shape.sampleStride, shift.column(0),
+          own.first, own.second)
+      }
+      sums.merge()
+      return sums
+    }
+  }
+
+  /// Takes `sums` by a sampled shift, and once more by the mean found where a channel's sample lay too far off.
+  private func refined(
+    _ channels: Range<Int>, _ x: Pointer, _ mean: UnsafeMutablePointer<Double>, _ variance: UnsafeMutablePointer<Double>,
+    _ sums: (ColumnCoefficients<Scalar>) -> ColumnSums
+  ) {
+    let shift = sampledShifts(x, channels)
+    for _ in 0..<2 {
+      var isNear = true
+      sums(shift).fold(by: fold) { index, sum, squares in
+        let channel = channels.lowerBound + index
+        let near = finish(
+          channel, shift: shift.column(0)[index * fold], sum: sum, squares: squares, mean, variance)
+        isNear = isNear && near
+      }
+      if isNear { return }
+      shift.fill { (Scalar(mean[$0]), 0, 0, 0) }
+    }
+  }
+
+  /// A value near each channel's mean, repeated over its columns: the mean of a few rows.
+  private func sampledShifts(_ x: Pointer, _ channels: Range<Int>) -> ColumnCoefficients<Scalar> {
+    let result = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: 1)
+    let samples = min(8, shape.samples)
+    let start = x + channels.lowerBound * fold
+    Scalar.kernels.reduce_columns(
+      STEPPE_SUM, start, shape.samples / samples * shape.sampleStride, samples, channels.count * fold, result.column(0))
+    let column = result.column(0)
+    result.fill { channel in
+      let first = (channel - channels.lowerBound) * fold
+      var sum = 0.0
+      for place in first..<first + fold { sum += Double(column[place]) }
+      let shift = Scalar(sum / Double(samples * fold))
+      // Where the values are so large that even a few overflow.
+      return (shift.isFinite ? shift : start[first], 0, 0, 0)
+    }
+    return result
+  }
+
+  private func normalizeColumns(
+    _ x: Pointer, _ y: MutablePointer, rows: Range<Int>, _ c: ColumnCoefficients<Scalar>, _ activation: Activation,
+    backwards: Bool = true
+  ) {
+    let start = rows.lowerBound * shape.sampleStride + c.channels.lowerBound * fold
+    Scalar.kernels.column_normalize(
+      activation.kernel, activation.parameter, x + start, shape.sampleStride, y + start, shape.sampleStride, rows.count,
+      c.columns, c.column(0), c.column(1), c.column(2), backwards, streams)
+  }
+
+  private func columnGradientSums(
+    _ x: Pointer, _ dy: Pointer, rows: Range<Int>, _ shift: ColumnCoefficients<Scalar>, _ sums: ColumnSums
+  ) {
+    let start = rows.lowerBound * shape.sampleStride + shift.channels.lowerBound * fold
+    Scalar.kernels.column_gradient_sums(
+      x + start, shape.sampleStride, dy + start, shape.sampleStride, rows.count, shift.columns, shift.column(0),
+      sums.first, sums.second)
+  }
+
+  private func applyGradient(
+    _ x: Pointer, _ dy: Pointer, _ dx: MutablePointer, rows: Range<Int>, _ c: ColumnCoefficients<Scalar>
+  ) {
+    let start = rows.lowerBound * shape.sampleStride + c.channels.lowerBound * fold
+    Scalar.kernels.column_gradient(
+      x + start, shape.sampleStride, dy + start, shape.sampleStride, dx + start, shape.sampleStride, rows.count,
+      c.columns, c.column(0), c.column(1), c.column(2), c.column(3), true, streams)
+  }
+
+  private func shifts(_ channels: Range<Int>, _ mean: UnsafePointer<Double>) -> ColumnCoefficients<Scalar> {
+    let result = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: 1)
+    result.fill { (Scalar(mean[$0]), 0, 0, 0) }
+    return result
+  }
+
+  // MARK: Statistics by runs
+
+  private func runMoments(
+    _ x: Pointer, _ channel: Int, _ mean: UnsafeMutablePointer<Double>, _ variance: UnsafeMutablePointer<Double>
+  ) {
+    var shift = sampledShift(x, channel)
+    for _ in 0..<2 {
+      let (sum, squares) = runSums(x, channel, 0..<shape.samples, shift)
+      if finish(channel, shift: shift, sum: sum, squares: squares, mean, variance) { return }
+      shift = Scalar(mean[channel])
+    }
+  }
+
+  private func splitRunMoments(
+    _ x: Pointer, _ mean: UnsafeMutablePointer<Double>, _ variance: UnsafeMutablePointer<Double>
+  ) {
+    var shifts = (0..<shape.channels).map { sampledShift(x, $0) }
+    for _ in 0..<2 {
+      var isNear = true
+      forEachSplitSum { channel, samples in
+        runSums(x, channel, samples, shifts[channel])
+      } finish: { channel, sum, squares in
+        let near = finish(channel, shift: shifts[channel], sum: sum, squares: squares, mean, variance)
+        isNear = isNear && near
+      }
+      if isNear { return }
+      shifts = (0..<shape.channels).map { Scalar(mean[$0]) }
+    }
+  }
+
+  private func runSums(_ x: Pointer, _ channel: Int, _ samples: Range<Int>, _ shift: Scalar) -> (Double, Double) {
+    var (sum, squares) = (0.0, 0.0)
+    Scalar.kernels.run_moments(
+      x + samples.lowerBound * shape.sampleStride + channel * fold, shape.sampleStride, samples.count, fold,
+      Double(shift), &sum, &squares)
+    return (sum, squares)
+  }
+
+  private func runGradientSums(
+    _ x: Pointer, _ dy: Pointer, _ channel: Int, _ samples: Range<Int>, _ mean: UnsafePointer<Double>
+  ) -> (Double, Double) {
+    var (sum, product) = (0.0, 0.0)
+    let start = samples.lowerBound * shape.sampleStride + channel * fold
+    Scalar.kernels.run_gradient_sums(
+      x + start, dy + start, shape.sampleStride, samples.count, fold, Double(Scalar(mean[channel])), &sum, &product)
+    return (sum, product)
+  }
+
+  /// The mean of a few values of a channel from all over it.
+  private func sampledShift(_ x: Pointer, _ channel: Int) -> Scalar {
+    let samples = min(8, shape.samples)
+    let places = min(4, fold)
+    var sum = 0.0
+    for sample in 0..<samples {
+      let run = x + sample * (shape.samples / samples) * shape.sampleStride + channel * fold
+      for place in 0..<places { sum += Double(run[place * (fold / places)]) }
+    }
+    let shift = Scalar(sum / Double(samples * places))
+    return shift.isFinite ? shift : x[channel * fold]
+  }
+
+  // MARK: The order of the work
+
+  private func moments(
+    _ body: (_ mean: UnsafeMutablePointer<Double>, _ variance: UnsafeMutablePointer<Double>) -> Void
+  ) -> ChannelMoments {
+    var result = ChannelMoments(mean: [], variance: [])
+    result.mean = [Double](unsafeUninitializedCapacity: shape.channels) { mean, count in
+      result.variance = [Double](unsafeUninitializedCapacity: shape.channels) { variance, count in
+        if shape.channels > 0 { body(mean.baseAddress!, variance.baseAddress!) }
+        count = shape.channels
+      }
+      count = shape.channels
+    }
+    return result
+  }
+
+  private func forEachPanel(parts: Int, width: Int, _ body: (Range<Int>) -> Void) {
+    let unit = fold == 1 ? 64 / MemoryLayout<Scalar>.stride : 1
+    Parallel.run(parts: parts) { part in
+      let own = Parallel.range(part, of: parts, count: shape.channels, multiple: unit)
+      for low in stride(from: own.lowerBound, to: own.upperBound, by: width) {
+        body(low..<min(low + width, own.upperBound))
+      }
+    }
+  }
+
+  /// Runs: a part takes each of its channels through `whole` and `then` while the cache holds it. Split runs: `merged`, then `then`.
+  private func forEachChannel(
+    _ whole: (_ channel: Int) -> Void, merged: () -> Void,
+    then: (_ channel: Int, _ samples: Range<Int>) -> Void
+  ) {
+    switch schedule {
+    case .runs(let parts):
+      Parallel.run(parts: parts) { part in
+        for channel in Parallel.range(part, of: parts, count: shape.channels) {
+          whole(channel)
+          then(channel, 0..<shape.samples)
+        }
+      }
+    case .splitRuns(let splits):
+      merged()
+      Parallel.run(parts: splits * shape.channels) { part in
+        then(part / splits, Parallel.range(part % splits, of: splits, count: shape.samples))
+      }
+    default: break
+    }
+  }
+
+  /// Two sums for each piece of each channel, at the same time, then merged in the pieces' order.
+  private func forEachSplitSum(
+    _ sums: (_ channel: Int, _ samples: Range<Int>) -> (Double, Double),
+    finish: (_ channel: Int, _ first: Double, _ second: Double) -> Void
+  ) {
+    guard case .splitRuns(let splits) = schedule else { return }
+    let partials = Storage<Double>(count: 2 * splits * shape.channels)
+    let pointer = partials.pointer
+    Parallel.run(parts: splits * shape.channels) { part in
+      let (first, second) = sums(part / splits, Parallel.range(part % splits, of: splits, count: shape.samples))
+      pointer[2 * part] = first
+      pointer[2 * part + 1] = second
+    }
+    for channel in 0..<shape.channels {
+      var (first, second) = (0.0, 0.0)
+      for part in channel * splits..<(channel + 1) * splits {
+        first += pointer[2 * part]
+        second += pointer[2 * part + 1]
+      }
+      finish(channel, first, second)
+    }
+    withExtendedLifetime(partials) {}
+  }
+}
+
+/// Coefficients of a range of channels, each repeated over the channel's columns, one row for each coefficient.
+final class ColumnCoefficients<Scalar: TensorScalar> {
+  let channels: Range<Int>
+  let columns: Int
+  private let fold: Int
+  private let count: Int
+  private let storage: Storage<Scalar>
+
+  init(channels: Range<Int>, fold: Int, count: Int) {
+    self.channels = channels
+    self.fold = fold
+    self.count = count
+    columns = channels.count * fold
+    storage = Storage(count: columns * count)
+  }
+
+  func column(_ index: Int) -> UnsafeMutablePointer<Scalar> { storage.pointer + index * columns }
+
+  func fill(_ coefficients: (Int) -> (Scalar, Scalar, Scalar)) {
+    fill { channel in
+      let c = coefficients(channel)
+      return (c.0, c.1, c.2, 0)
+    }
+  }
+
+  func fill(_ coefficients: (Int) -> (Scalar, Scalar, Scalar, Scalar)) {
+    for (place, channel) in channels.enumerated() {
+      let c = coefficients(channel)
+      for column in place * fold..<(place + 1) * fold {
+        storage.pointer[column] = c.0
+        if count > 1 { storage.pointer[columns + column] = c.1 }
+        if count > 2 { storage.pointer[2 * columns + column] = c.2 }
+        if count > 3 { storage.pointer[3 * columns + column] = c.3 }
+      }
+    }
+  }
+}
+
+/// Two sums for each column, for one part of the work or several, all zero at the start.
+struct ColumnSums {
+  private let storage: Storage<Double>
+  private let columns: Int
+  private let parts: Int
+  private let index: Int
+
+  init(columns: Int, parts: Int = 1) {
+    storage = Storage(count: 2 * columns * parts)
+    storage.pointer.initialize(repeating: 0, count: 2 * columns * parts)
+    self.columns = columns
+    self.parts = parts
+    index = 0
+  }
+
+  private init(_ whole: ColumnSums, part: Int) {
+    storage = whole.storage
+    columns = whole.columns
+    parts = whole.parts
+    index = part
+  }
+
+  var first: UnsafeMutablePointer<Double> { storage.pointer + 2 * index * columns }
+  var second: UnsafeMutablePointer<Double> { first + columns }
+
+  func part(_ part: Int) -> ColumnSums { ColumnSums(self, part: part) }
+
+  /// Adds every part's sums to the first's, in their order.
+  func merge() {
+    for part in 1..<max(1, parts) {
+      let other = self.part(part)
+      for column in 0..<2 * columns { first[column] += other.first[column] }
+    }
+  }
+
+  /// Calls `body` with each channel's place and its two sums, over the channel's `fold` columns.
+  func fold(by fold: Int, _ body: (_ place: Int, _ first: Double, _ second: Double) -> Void) {
+    for place in 0..<columns / max(1, fold) {
+      var (a, b) = (0.0, 0.0)
+      for column in place * fold..<(place + 1) * fold {
+        a += first[column]
+        b += second[column]
+      }
+      body(place, a, b)
+    }
+  }
+}

@@ -1,0 +1,463 @@
+// Checks the kernels of every instruction set that this machine runs, and the 512-bit body, against plain loops in double.
+//
+// Every operand ends right before a page that can't be touched or begins right after one, so a read out of range ends the program;
+// a margin around each output shows writes out of range. Exit code 0 means that all agree.
+#define _GNU_SOURCE
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "steppe_kernels.h"
+
+extern const steppe_kernel_table steppe_table_wide512_f32, steppe_table_wide512_f64;
+
+static const steppe_kernel_table *table;
+static size_t scalar_bytes;
+static double epsilon;
+static int failures;
+static long checks;
+static char shape[160];
+
+// ── data ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+static uint64_t state = 20240607;
+
+static uint64_t next(void) {
+  state ^= state << 13;
+  state ^= state >> 7;
+  state ^= state << 17;
+  return state * 0x2545F4914F6CDD1DULL;
+}
+static double uniform(void) { return (double)(next() >> 11) * 0x1p-53; }
+static double centered(void) { return (uniform() + uniform() + uniform() - 1.5) * 2; }
+
+static double get(const void *p, size_t i) { return scalar_bytes == 4 ? ((const float *)p)[i] : ((const double *)p)[i]; }
+static void set(void *p, size_t i, double value) {
+  if (scalar_bytes == 4) {
+    ((float *)p)[i] = (float)value;
+  } else {
+    ((double *)p)[i] = value;
+  }
+}
+// What the scalar type makes of a value.
+static double rounded(double value) { return scalar_bytes == 4 ? (double)(float)value : value; }
+
+// ── memory between forbidden pages ────────────────────────────────────────────────────────────────────────────────────────────
+
+enum { ARENAS = 8, ROOM = 1 << 20 };
+static char *arenas[ARENAS];
+static size_t page;
+
+static void reserve_arenas(void) {
+  page = (size_t)sysconf(_SC_PAGESIZE);
+  for (int i = 0; i < ARENAS; i++) {
+    char *p = mmap(NULL, ROOM + 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED || mprotect(p, page, PROT_NONE) || mprotect(p + page + ROOM, page, PROT_NONE)) {
+      perror("mmap");
+      exit(2);
+    }
+    arenas[i] = p + page;
+  }
+}
+
+// Room for `count` scalars in arena i: at its end, at its begin, or (where > 1) some scalars after its begin.
+static void *place(int i, size_t count, unsigned where) {
+  const size_t bytes = count * scalar_bytes;
+  if (bytes + 64 * scalar_bytes > ROOM) {
+    fprintf(stderr, "driver: an operand of %zu bytes is too large\n", bytes);
+    exit(2);
+  }
+  return where == 0 ? arenas[i] + ROOM - bytes : arenas[i] + (where - 1) * scalar_bytes;
+}
+static void *random_at(int i, size_t count, unsigned where, double offset, double scale) {
+  void *p = place(i, count, where);
+  for (size_t k = 0; k < count; k++) set(p, k, offset + scale * centered());
+  return p;
+}
+
+// ── comparison ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+static bool same(double a, double b) { return a == b || (isnan(a) && isnan(b)); }
+
+static void expect(const char *kernel, size_t i, double got, double wanted, double tolerance) {
+  checks++;
+  if (same(got, wanted) || fabs(got - wanted) <= tolerance) return;
+  if (failures++ < 40) {
+    fprintf(stderr, "%s f%zu %s %s [%zu]: %.17g, not %.17g (error %.3g, allowed %.3g)\n", table->instruction_set, scalar_bytes * 8,
+            kernel, shape, i, got, wanted, got - wanted, tolerance);
+  }
+}
+
+static double reference_activation(steppe_activation kind, double parameter, double x) {
+  switch (kind) {
+  case STEPPE_IDENTITY: return x;
+  case STEPPE_RELU: return x < 0 ? 0 : x;
+  case STEPPE_LEAKY_RELU: return x < 0 ? parameter * x : x;
+  case STEPPE_SIGMOID: return 1 / (1 + exp(-x));
+  case STEPPE_TANH: return tanh(x);
+  case STEPPE_GELU: return x * 0.5 * erfc(-x * 0.70710678118654752440);
+  case STEPPE_GELU_TANH: return 0.5 * x * (1 + tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
+  case STEPPE_SILU: return x / (1 + exp(-x));
+  }
+  return NAN;
+}
+
+// ── normalization over columns ────────────────────────────────────────────────────────────────────────────────────────────────
+
+#define LARGEST_ROW ((size_t)4200)
+static double sums[LARGEST_ROW + 2], others[LARGEST_ROW + 2];
+
+static void check_columns(size_t rows, size_t columns, size_t gap, unsigned where, double mean) {
+  const size_t ld = columns + gap, count = rows == 0 ? 0 : (rows - 1) * ld + columns;
+  const void *x = random_at(0, count, where, mean, 1), *dy = random_at(1, count, where == 0 ? 0 : where + 1, 0.1, 1);
+  void *y = place(2, count, where);
+  const void *shift = random_at(3, columns, where, mean, 0.1), *a = random_at(4, columns, where, 0, 1);
+  const void *b = random_at(5, columns, 0, 0, 1), *e = random_at(6, columns, where, 0, 1);
+  const double tolerance = scalar_bytes == 4 ? 1.5e-6 : 1e-14;
+
+  for (int gradient = 0; gradient < 2; gradient++) {
+    const char *kernel = gradient ? "column_gradient_sums" : "column_moments";
+    for (size_t c = 0; c < columns + 2; c++) sums[c] = others[c] = 3;
+    if (gradient) {
+      table->column_gradient_sums(x, (ptrdiff_t)ld, dy, (ptrdiff_t)ld, rows, columns, shift, sums + 1, others + 1);
+    } else {
+      table->column_moments(x, (ptrdiff_t)ld, rows, columns, shift, sums + 1, others + 1);
+    }
+    expect(kernel, 0, sums[0] + others[0] + sums[columns + 1] + others[columns + 1], 12, 0);
+    for (size_t c = 0; c < columns; c++) {
+      double s = 0, q = 0, s_size = 1e-300, q_size = 1e-300;
+      for (size_t r = 0; r < rows; r++) {
+        const double d = rounded(get(x, r * ld + c) - get(shift, c)), w = gradient ? get(dy, r * ld + c) : d;
+        s += w, s_size += fabs(w), q += w * d, q_size += fabs(w * d);
+      }
+      expect(kernel, c, sums[c + 1] - 3, s, tolerance * s_size + 1e-14);
+      expect(kernel, columns + c, others[c + 1] - 3, q, tolerance * q_size + 1e-14);
+    }
+  }
+
+  static const struct { steppe_activation kind; bool backwards, stream, in_place; } ways[] = {
+      {STEPPE_IDENTITY, false, false, false}, {STEPPE_IDENTITY, true, false, true}, {STEPPE_IDENTITY, false, true, false},
+      {STEPPE_IDENTITY, true, true, true},    {STEPPE_RELU, true, false, false},    {STEPPE_RELU, false, true, true},
+      {STEPPE_LEAKY_RELU, true, true, true},  {STEPPE_TANH, false, false, false},   {STEPPE_SILU, true, false, true}};
+  for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
+    const void *from = x;
+    for (size_t i = 0; i < count; i++) set(y, i, ways[w].in_place ? get(x, i) : 777);
+    if (ways[w].in_place) from = y;
+    table->column_normalize(ways[w].kind, 0.25, from, (ptrdiff_t)ld, y, (ptrdiff_t)ld, rows, columns, shift, b, e, ways[w].backwards,
+                            ways[w].stream);
+    for (size_t i = 0; i < count; i++) {
+      const size_t c = i % ld;
+      if (c >= columns) {
+        expect("column_normalize (margin)", i, get(y, i), ways[w].in_place ? get(x, i) : 777, 0);
+        continue;
+      }
+      const double d = rounded(get(x, i) - get(shift, c)), t = d * get(b, c) + get(e, c);
+      const double size = fabs(d * get(b, c)) + fabs(get(e, c));
+      expect("column_normalize", i, get(y, i), reference_activation(ways[w].kind, 0.25, t), 4 * epsilon * size);
+    }
+  }
+  for (int way = 0; way < 6; way++) {
+    const bool backwards = way & 1, stream = way / 2 == 1, in_place = way / 2 == 2;
+    for (size_t i = 0; i < count; i++) set(y, i, in_place ? get(dy, i) : 777);
+    table->column_gradient(x, (ptrdiff_t)ld, in_place ? y : dy, (ptrdiff_t)ld, y, (ptrdiff_t)ld, rows, columns, shift, a, b, e,
+                           backwards, stream);
+    for (size_t i = 0; i < count; i++) {
+      const size_t c = i % ld;
+      if (c >= columns) {
+        expect("column_gradient (margin)", i, get(y, i), in_place ? get(dy, i) : 777, 0);
+        continue;
+      }
+      const double d = rounded(get(x, i) - get(shift, c)), p = get(dy, i) * get(a, c), q = d * get(b, c);
+      expect("column_gradient", i, get(y, i), p + q + get(e, c), 4 * epsilon * (fabs(p) + fabs(q) + fabs(get(e, c))));
+    }
+  }
+}
+
+// ── normalization over runs ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+static void check_runs(size_t runs, size_t length, size_t gap, unsigned where, double mean) {
+  const size_t stride = length + gap, count = runs == 0 ? 0 : (runs - 1) * stride + length;
+  const void *x = random_at(0, count, where, mean, 1), *dy = random_at(1, count, where == 0 ? 0 : where + 1, 0.1, 1);
+  void *y = place(2, count, where);
+  const double shift = rounded(mean + 0.05), a = rounded(0.7), b = rounded(-1.3), e = rounded(0.21);
+  const double tolerance = scalar_bytes == 4 ? 1.5e-6 : 1e-14;
+  for (int gradient = 0; gradient < 2; gradient++) {
+    double sum = 3, other = 3, s = 0, q = 0, s_size = 1e-300, q_size = 1e-300;
+    if (gradient) {
+      table->run_gradient_sums(x, dy, (ptrdiff_t)stride, runs, length, shift, &sum, &other);
+    } else {
+      table->run_moments(x, (ptrdiff_t)stride, runs, length, shift, &sum, &other);
+    }
+    for (size_t i = 0; i < count; i++) {
+      if (i % stride >= length) continue;
+      const double d = rounded(get(x, i) - shift), w = gradient ? get(dy, i) : d;
+      s += w, s_size += fabs(w), q += w * d, q_size += fabs(w * d);
+    }
+    const char *kernel = gradient ? "run_gradient_sums" : "run_moments";
+    expect(kernel, 0, sum - 3, s, tolerance * s_size + 1e-14);
+    expect(kernel, 1, other - 3, q, tolerance * q_size + 1e-14);
+  }
+  static const steppe_activation kinds[] = {STEPPE_IDENTITY, STEPPE_RELU, STEPPE_GELU};
+  for (int way = 0; way < 24; way++) {
+    const steppe_activation kind = kinds[way / 8];
+    const bool backwards = way & 1, stream = way & 2, in_place = way & 4;
+    for (size_t i = 0; i < count; i++) set(y, i, in_place ? get(x, i) : 777);
+    table->run_normalize(kind, 0, in_place ? y : x, y, (ptrdiff_t)stride, runs, length, shift, b, e, backwards, stream);
+    for (size_t i = 0; i < count; i++) {
+      const double d = rounded(get(x, i) - shift);
+      if (i % stride >= length) {
+        expect("run_normalize (margin)", i, get(y, i), in_place ? get(x, i) : 777, 0);
+      } else {
+        expect("run_normalize", i, get(y, i), reference_activation(kind, 0, d * b + e), 4 * epsilon * (fabs(d * b) + fabs(e)));
+      }
+    }
+    if (kind != STEPPE_IDENTITY) continue;
+    for (size_t i = 0; i < count; i++) set(y, i, in_place ? get(dy, i) : 777);
+    table->run_gradient(x, in_place ? y : dy, y, (ptrdiff_t)stride, runs, length, shift, a, b, e, backwards, stream);
+    for (size_t i = 0; i < count; i++) {
+      const double d = rounded(get(x, i) - shift), p = get(dy, i) * a;
+      if (i % stride >= length) {
+        expect("run_gradient (margin)", i, get(y, i), in_place ? get(dy, i) : 777, 0);
+      } else {
+        expect("run_gradient", i, get(y, i), p + d * b + e, 4 * epsilon * (fabs(p) + fabs(d * b) + fabs(e)));
+      }
+    }
+  }
+}
+
+// What is not a number, and what is infinite, goes where arithmetic takes it and nowhere else.
+static void check_special_values(void) {
+  snprintf(shape, sizeof shape, "special values");
+  for (size_t columns = 1; columns < 40; columns += 3) {
+    const size_t rows = 50, at = 20 * columns + columns / 2;
+    const double specials[] = {NAN, INFINITY, -INFINITY};
+    for (int k = 0; k < 3; k++) {
+      void *x = random_at(0, rows * columns, 0, 0, 1), *y = place(2, rows * columns, 0);
+      set(x, at, specials[k]);
+      void *shift = random_at(3, columns, 0, 0, 1), *b = random_at(4, columns, 0, 3, 1);
+      for (size_t c = 0; c < columns; c++) sums[c] = others[c] = 0;
+      table->column_moments(x, (ptrdiff_t)columns, rows, columns, shift, sums, others);
+      for (size_t c = 0; c < columns; c++) {
+        expect("column_moments", c, isfinite(sums[c]), c != columns / 2, 0);
+        if (c == columns / 2) expect("column_moments", c, sums[c], specials[k], 0);
+      }
+      table->column_normalize(STEPPE_RELU, 0, x, (ptrdiff_t)columns, y, (ptrdiff_t)columns, rows, columns, shift, b, shift, false,
+                              false);
+      for (size_t i = 0; i < rows * columns; i++) {
+        if (i != at) expect("column_normalize", i, isfinite(get(y, i)), 1, 0);
+      }
+      expect("column_normalize", at, get(y, at), k == 2 ? 0 : specials[k], 0);
+      double s = 0, q = 0;
+      table->run_moments(x, (ptrdiff_t)(rows * columns), 1, rows * columns, 0.5, &s, &q);
+      expect("run_moments", 0, s, specials[k], 0);
+      table->run_normalize(STEPPE_RELU, 0, x, y, (ptrdiff_t)(rows * columns), 1, rows * columns, 0.5, 3, 0, false, false);
+      expect("run_normalize", at, get(y, at), k == 2 ? 0 : specials[k], 0);
+    }
+  }
+}
+
+// A million values a channel, most of them alike: the sums must not drift.
+static void check_many_values(void) {
+  snprintf(shape, sizeof shape, "a million values");
+  const size_t columns = 16, rows = 8000, passes = 125;
+  void *x = place(0, rows * columns, 1), *shift = place(3, columns, 1);
+  for (size_t i = 0; i < rows * columns; i++) set(x, i, i % 32 < 16 ? 0.1 : 0.1 + 1e-3 * uniform());
+  for (size_t c = 0; c < columns; c++) set(shift, c, 0), sums[c] = others[c] = 0;
+  double sum = 0, square = 0;
+  for (size_t k = 0; k < passes; k++) {
+    table->column_moments(x, (ptrdiff_t)columns, rows, columns, shift, sums, others);
+    table->run_moments(x, (ptrdiff_t)(rows * columns), 1, rows * columns, 0, &sum, &square);
+  }
+  double s_all = 0, q_all = 0;
+  for (size_t c = 0; c < columns; c++) {
+    double s = 0, q = 0;
+    for (size_t r = 0; r < rows; r++) s += get(x, r * columns + c), q += get(x, r * columns + c) * get(x, r * columns + c);
+    const double n = (double)passes;
+    expect("column_moments", c, sums[c], n * s, n * s * (scalar_bytes == 4 ? 1e-6 : 1e-14));
+    expect("column_moments", columns + c, others[c], n * q, n * q * (scalar_bytes == 4 ? 1e-6 : 1e-14));
+    s_all += n * s, q_all += n * q;
+  }
+  expect("run_moments", 0, sum, s_all, s_all * (scalar_bytes == 4 ? 1e-6 : 1e-13));
+  expect("run_moments", 1, square, q_all, q_all * (scalar_bytes == 4 ? 1e-6 : 1e-13));
+}
+
+// ── optimizers ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+// The distance between neighbours of the scalar type at a value.
+static double ulp(double value) {
+  if (scalar_bytes == 4) {
+    const float v = fabsf((float)value);
+    return (double)nextafterf(v, INFINITY) - (double)v;
+  }
+  const double v = fabs(value);
+  return nextafter(v, INFINITY) - v;
+}
+
+static void check_optimizers(size_t count, unsigned where, unsigned variant) {
+  steppe_optimizer_step k = {.learning_rate = 0.01 * (1 + variant % 5), .weight_decay = variant & 1 ? 0.05 : 0,
+                             .gradient_scale = variant & 2 ? 0.5 : 1, .momentum = 0.9, .dampening = variant & 4 ? 0.3 : 0,
+                             .beta1 = 0.9, .beta2 = 0.99, .epsilon = 1e-8, .bias_correction1 = 0.3, .bias_correction2 = 0.02,
+                             .nesterov = variant & 8, .decoupled = variant & 4, .first = variant & 16,
+                             .clear_gradient = variant & 1};
+  for (int rule = 0; rule < 6; rule++) {
+    static const char *const names[] = {"sgd", "sgd with momentum", "adagrad", "rmsprop", "rmsprop with momentum", "adam"};
+    // Each operand stands in the middle of a margin of eight.
+    void *operands[4];
+    for (int i = 0; i < 4; i++) operands[i] = random_at(i, count + 16, where, 0, 1);
+    static double before[4][2048];
+    for (int i = 0; i < 4; i++) {
+      for (size_t j = 0; j < count + 16; j++) {
+        if (i == 3 || (i == 2 && rule != 1)) set(operands[i], j, fabs(get(operands[i], j)) + 1e-3);
+        if (i == 2 && rule == 1 && k.first) set(operands[i], j, NAN);
+        before[i][j] = get(operands[i], j);
+      }
+    }
+    void *p = (char *)operands[0] + 8 * scalar_bytes, *g = (char *)operands[1] + 8 * scalar_bytes;
+    void *s = (char *)operands[2] + 8 * scalar_bytes, *t = (char *)operands[3] + 8 * scalar_bytes;
+    switch (rule) {
+    case 0: table->sgd(&k, p, g, NULL, count); break;
+    case 1: table->sgd(&k, p, g, s, count); break;
+    case 2: table->adagrad(&k, p, g, s, count); break;
+    case 3: table->rmsprop(&k, p, g, s, NULL, count); break;
+    case 4: table->rmsprop(&k, p, g, s, t, count); break;
+    case 5: table->adam(&k, p, g, s, t, count); break;
+    }
+    for (size_t j = 0; j < count + 16; j++) {
+      double after[4];
+      for (int i = 0; i < 4; i++) after[i] = before[i][j];
+      if (j >= 8 && j < count + 8) {
+        double q = after[0], v = after[2], w = after[3];
+        double h = k.gradient_scale * after[1] + (rule == 5 && k.decoupled ? 0 : k.weight_decay * q);
+        if (rule == 0) {
+          q -= k.learning_rate * h;
+        } else if (rule == 1) {
+          v = k.first ? h : k.momentum * v + (1 - k.dampening) * h;
+          q -= k.learning_rate * (k.nesterov ? h + k.momentum * v : v);
+        } else if (rule == 2) {
+          v += h * h;
+          q -= k.learning_rate * h / (sqrt(v) + k.epsilon);
+        } else if (rule == 3 || rule == 4) {
+          v = k.beta2 * v + (1 - k.beta2) * h * h;
+          double u = h / (sqrt(v) + k.epsilon);
+          if (rule == 4) u = w = k.momentum * w + u;
+          q -= k.learning_rate * u;
+        } else {
+          v = k.beta1 * v + (1 - k.beta1) * h;
+          w = k.beta2 * w + (1 - k.beta2) * h * h;
+          if (k.decoupled) q -= k.learning_rate * k.weight_decay * q;
+          q -= k.learning_rate * (v / k.bias_correction1) / (sqrt(w / k.bias_correction2) + k.epsilon);
+        }
+        after[0] = q;
+        if (k.clear_gradient) after[1] = 0;
+        if (rule > 0) after[2] = v;
+        if (rule > 3) after[3] = w;
+      }
+      for (int i = 0; i < 4; i++) {
+        // In double the reference rounds as often as the kernel, and a cancellation magnifies both.
+        const double slack = scalar_bytes == 8 ? 4 * epsilon * (fabs(before[0][j]) + 1) : 0;
+        const bool kept = j < 8 || j >= count + 8;
+        expect(names[rule], (size_t)i * 10000 + j, get(operands[i], j), after[i], kept ? 0 : 4 * ulp(after[i]) + slack);
+      }
+    }
+  }
+}
+
+// ── all of them ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+static void check_table(const steppe_kernel_table *t) {
+  table = t;
+  scalar_bytes = (size_t)t->scalar_bytes;
+  epsilon = scalar_bytes == 4 ? 0x1p-24 : 0x1p-53;
+  state = 20240607;
+  static const size_t rows[] = {0, 1, 2, 3, 4, 5, 17, 129, 300}, columns[] = {1, 2, 3, 7, 8, 10, 16, 17, 31, 33, 64, 100, 127, 257};
+  static const size_t gaps[] = {0, 1, 16};
+  unsigned turn = 0;
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    for (size_t j = 0; j < sizeof columns / sizeof *columns; j++) {
+      for (size_t k = 0; k < 3; k++) {
+        const unsigned where = turn++ % 5;
+        snprintf(shape, sizeof shape, "%zu x %zu, gap %zu, start %u", rows[i], columns[j], gaps[k], where);
+        check_columns(rows[i], columns[j], gaps[k], where, turn % 3 == 0 ? 1000 : 0.5);
+      }
+    }
+  }
+  // Several strips, the last one narrow; rows enough to be folded several times.
+  static const size_t shapes[][3] = {{5, 1023, 0}, {3, 1024, 0}, {6, 1025, 7}, {9, 1031, 0}, {4, 1032, 1}, {7, 1033, 0}, {3, 2053, 3},
+                                     {2, 4200, 0}, {140, 520, 0}, {2500, 3, 0}, {3001, 1, 0}, {999, 48, 0}, {1300, 10, 0}};
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+    for (unsigned where = 0; where < 4; where++) {
+      snprintf(shape, sizeof shape, "%zu x %zu, gap %zu, start %u", shapes[i][0], shapes[i][1], shapes[i][2], where);
+      check_columns(shapes[i][0], shapes[i][1], shapes[i][2], where, 1);
+    }
+  }
+  static const size_t runs[] = {0, 1, 2, 5, 40}, lengths[] = {1, 2, 3, 5, 8, 13, 16, 31, 49, 64, 65, 127, 196, 300, 511, 784};
+  for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+    for (size_t j = 0; j < sizeof lengths / sizeof *lengths; j++) {
+      for (size_t k = 0; k < 3; k++) {
+        const unsigned where = turn++ % 5;
+        snprintf(shape, sizeof shape, "%zu runs of %zu, gap %zu, start %u", runs[i], lengths[j], gaps[k], where);
+        check_runs(runs[i], lengths[j], gaps[k], where, turn % 3 == 0 ? 1000 : 0.5);
+      }
+    }
+  }
+  static const size_t long_runs[][2] = {{1, 20011}, {3, 5000}, {2, 1025}, {2, 1037}, {4, 3136}};
+  for (size_t i = 0; i < sizeof long_runs / sizeof *long_runs; i++) {
+    for (unsigned where = 0; where < 4; where++) {
+      snprintf(shape, sizeof shape, "%zu runs of %zu, start %u", long_runs[i][0], long_runs[i][1], where);
+      check_runs(long_runs[i][0], long_runs[i][1], where, where, 1);
+    }
+  }
+  check_special_values();
+  check_many_values();
+  static const size_t counts[] = {0, 1, 2, 3, 5, 7, 8, 15, 16, 17, 33, 1000};
+  for (unsigned variant = 0; variant < 32; variant++) {
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+      snprintf(shape, sizeof shape, "count %zu, variant %u", counts[i], variant);
+      check_optimizers(counts[i], (variant + (unsigned)i) % 4, variant);
+    }
+  }
+}
+
+static void check_dispatch(void) {
+  const char *names[8];
+  const size_t count = steppe_available_instruction_sets(names, 8);
+  bool good = count > 0 && !steppe_select_instruction_set("abacus") && !steppe_kernels_named("abacus", 4) &&
+              !steppe_kernels_named(names[0], 2);
+  for (size_t i = 0; i < count; i++) {
+    good = good && steppe_select_instruction_set(names[i]) && strcmp(steppe_kernels_float()->instruction_set, names[i]) == 0 &&
+           steppe_kernels_float()->scalar_bytes == 4 && steppe_kernels_double()->scalar_bytes == 8;
+  }
+  good = good && steppe_select_instruction_set(NULL) && strcmp(steppe_kernels_float()->instruction_set, names[count - 1]) == 0;
+  if (!good) {
+    fprintf(stderr, "dispatch: the choice of an instruction set is wrong\n");
+    failures++;
+  }
+}
+
+int main(void) {
+  reserve_arenas();
+  check_dispatch();
+  const char *names[8];
+  const size_t count = steppe_available_instruction_sets(names, 8);
+  const steppe_kernel_table *tables[18];
+  size_t used = 0;
+  bool wide = true;
+  for (size_t i = 0; i < count; i++) {
+    tables[used++] = steppe_kernels_named(names[i], 4);
+    tables[used++] = steppe_kernels_named(names[i], 8);
+  }
+#if defined(__x86_64__)
+  wide = steppe_kernels_named("avx2", 4) != NULL;
+#endif
+  if (wide) tables[used++] = &steppe_table_wide512_f32, tables[used++] = &steppe_table_wide512_f64;
+  for (size_t i = 0; i < used; i++) {
+    const int before = failures;
+    checks = 0;
+    check_table(tables[i]);
+    printf("%-8s f%d: %ld values, %d wrong\n", tables[i]->instruction_set, tables[i]->scalar_bytes * 8, checks, failures - before);
+  }
+  return failures ? 1 : 0;
+}
