@@ -21,9 +21,12 @@ let package = Package(
     .target(name: "Steppe", dependencies: ["COpenBLAS", "CZlib", "CSteppeKernels"]),
     .executableTarget(
       name: "SteppeCommand",
-      dependencies: ["Steppe", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
+      dependencies: ["Steppe", "COpenBLAS", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
     .target(name: "Reference", path: "Tests/Reference"),
-    .testTarget(name: "SteppeTests", dependencies: ["Steppe", "Reference", "CSteppeKernels"]),
+    // The command is built beside its tests, which run it.
+    .testTarget(name: "CommandTests", dependencies: ["Steppe", "SteppeCommand"]),
+    .testTarget(
+      name: "SteppeTests", dependencies: ["Steppe", "Reference", "CSteppeKernels"], resources: [.copy("Golden")]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -1,7 +1,8 @@
 // Checks the kernels of every instruction set that this machine runs, and the 512-bit body, against plain loops in double.
 //
-// Every operand ends right before a page that can't be touched or begins right after one, so a read out of range ends the program;
-// a margin around each output shows writes out of range. Exit code 0 means that all agree.
+// Every operand ends right before a page that can't be touched or begins right after one, so a read out of range ends the
+// program; a margin around each output shows writes out of range. Exit code 0 means that all agree. `driver 7` takes
+// every seventh shape, for slow ways to run it.
 #define _GNU_SOURCE
 #include <math.h>
 #include <stdio.h>
@@ -20,6 +21,7 @@ static double epsilon;
 static int failures;
 static long checks;
 static char shape[160];
+static unsigned thinning = 1;
 
 // ── data ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -86,8 +88,8 @@ static void expect(const char *kernel, size_t i, double got, double wanted, doub
   checks++;
   if (same(got, wanted) || fabs(got - wanted) <= tolerance) return;
   if (failures++ < 40) {
-    fprintf(stderr, "%s f%zu %s %s [%zu]: %.17g, not %.17g (error %.3g, allowed %.3g)\n", table->instruction_set, scalar_bytes * 8,
-            kernel, shape, i, got, wanted, got - wanted, tolerance);
+    fprintf(stderr, "%s f%zu %s %s [%zu]: %.17g, not %.17g (error %.3g, allowed %.3g)\n", table->instruction_set,
+            scalar_bytes * 8, kernel, shape, i, got, wanted, got - wanted, tolerance);
   }
 }
 
@@ -99,7 +101,7 @@ static double reference_activation(steppe_activation kind, double parameter, dou
   case STEPPE_SIGMOID: return 1 / (1 + exp(-x));
   case STEPPE_TANH: return tanh(x);
   case STEPPE_GELU: return x * 0.5 * erfc(-x * 0.70710678118654752440);
-  case STEPPE_GELU_TANH: return 0.5 * x * (1 + tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
+  case STEPPE_GELU_TANH: return x / (1 + exp(-2 * 0.79788456080286535588 * (x + 0.044715 * x * x * x)));
   case STEPPE_SILU: return x / (1 + exp(-x));
   }
   return NAN;
@@ -116,7 +118,7 @@ static void check_columns(size_t rows, size_t columns, size_t gap, unsigned wher
   void *y = place(2, count, where);
   const void *shift = random_at(3, columns, where, mean, 0.1), *a = random_at(4, columns, where, 0, 1);
   const void *b = random_at(5, columns, 0, 0, 1), *e = random_at(6, columns, where, 0, 1);
-  const double tolerance = scalar_bytes == 4 ? 1.5e-6 : 1e-14;
+  const double tolerance = scalar_bytes == 4 ? 1.5e-6 : 2e-14;
 
   for (int gradient = 0; gradient < 2; gradient++) {
     const char *kernel = gradient ? "column_gradient_sums" : "column_moments";
@@ -146,8 +148,8 @@ static void check_columns(size_t rows, size_t columns, size_t gap, unsigned wher
     const void *from = x;
     for (size_t i = 0; i < count; i++) set(y, i, ways[w].in_place ? get(x, i) : 777);
     if (ways[w].in_place) from = y;
-    table->column_normalize(ways[w].kind, 0.25, from, (ptrdiff_t)ld, y, (ptrdiff_t)ld, rows, columns, shift, b, e, ways[w].backwards,
-                            ways[w].stream);
+    table->column_normalize(ways[w].kind, 0.25, from, (ptrdiff_t)ld, y, (ptrdiff_t)ld, rows, columns, shift, b, e,
+                            ways[w].backwards, ways[w].stream);
     for (size_t i = 0; i < count; i++) {
       const size_t c = i % ld;
       if (c >= columns) {
@@ -156,7 +158,7 @@ static void check_columns(size_t rows, size_t columns, size_t gap, unsigned wher
       }
       const double d = rounded(get(x, i) - get(shift, c)), t = d * get(b, c) + get(e, c);
       const double size = fabs(d * get(b, c)) + fabs(get(e, c));
-      expect("column_normalize", i, get(y, i), reference_activation(ways[w].kind, 0.25, t), 4 * epsilon * size);
+      expect("column_normalize", i, get(y, i), reference_activation(ways[w].kind, 0.25, t), 6 * epsilon * size);
     }
   }
   for (int way = 0; way < 6; way++) {
@@ -171,7 +173,7 @@ static void check_columns(size_t rows, size_t columns, size_t gap, unsigned wher
         continue;
       }
       const double d = rounded(get(x, i) - get(shift, c)), p = get(dy, i) * get(a, c), q = d * get(b, c);
-      expect("column_gradient", i, get(y, i), p + q + get(e, c), 4 * epsilon * (fabs(p) + fabs(q) + fabs(get(e, c))));
+      expect("column_gradient", i, get(y, i), p + q + get(e, c), 6 * epsilon * (fabs(p) + fabs(q) + fabs(get(e, c))));
     }
   }
 }
@@ -183,7 +185,7 @@ static void check_runs(size_t runs, size_t length, size_t gap, unsigned where, d
   const void *x = random_at(0, count, where, mean, 1), *dy = random_at(1, count, where == 0 ? 0 : where + 1, 0.1, 1);
   void *y = place(2, count, where);
   const double shift = rounded(mean + 0.05), a = rounded(0.7), b = rounded(-1.3), e = rounded(0.21);
-  const double tolerance = scalar_bytes == 4 ? 1.5e-6 : 1e-14;
+  const double tolerance = scalar_bytes == 4 ? 1.5e-6 : 2e-14;
   for (int gradient = 0; gradient < 2; gradient++) {
     double sum = 3, other = 3, s = 0, q = 0, s_size = 1e-300, q_size = 1e-300;
     if (gradient) {
@@ -211,7 +213,7 @@ static void check_runs(size_t runs, size_t length, size_t gap, unsigned where, d
       if (i % stride >= length) {
         expect("run_normalize (margin)", i, get(y, i), in_place ? get(x, i) : 777, 0);
       } else {
-        expect("run_normalize", i, get(y, i), reference_activation(kind, 0, d * b + e), 4 * epsilon * (fabs(d * b) + fabs(e)));
+        expect("run_normalize", i, get(y, i), reference_activation(kind, 0, d * b + e), 6 * epsilon * (fabs(d * b) + fabs(e)));
       }
     }
     if (kind != STEPPE_IDENTITY) continue;
@@ -222,7 +224,7 @@ static void check_runs(size_t runs, size_t length, size_t gap, unsigned where, d
       if (i % stride >= length) {
         expect("run_gradient (margin)", i, get(y, i), in_place ? get(dy, i) : 777, 0);
       } else {
-        expect("run_gradient", i, get(y, i), p + d * b + e, 4 * epsilon * (fabs(p) + fabs(d * b) + fabs(e)));
+        expect("run_gradient", i, get(y, i), p + d * b + e, 6 * epsilon * (fabs(p) + fabs(d * b) + fabs(e)));
       }
     }
   }
@@ -262,7 +264,7 @@ static void check_special_values(void) {
 // A million values a channel, most of them alike: the sums must not drift.
 static void check_many_values(void) {
   snprintf(shape, sizeof shape, "a million values");
-  const size_t columns = 16, rows = 8000, passes = 125;
+  const size_t columns = 16, rows = 8000, passes = 125 / thinning + 1;
   void *x = place(0, rows * columns, 1), *shift = place(3, columns, 1);
   for (size_t i = 0; i < rows * columns; i++) set(x, i, i % 32 < 16 ? 0.1 : 0.1 + 1e-3 * uniform());
   for (size_t c = 0; c < columns; c++) set(shift, c, 0), sums[c] = others[c] = 0;
@@ -276,12 +278,12 @@ static void check_many_values(void) {
     double s = 0, q = 0;
     for (size_t r = 0; r < rows; r++) s += get(x, r * columns + c), q += get(x, r * columns + c) * get(x, r * columns + c);
     const double n = (double)passes;
-    expect("column_moments", c, sums[c], n * s, n * s * (scalar_bytes == 4 ? 1e-6 : 1e-14));
-    expect("column_moments", columns + c, others[c], n * q, n * q * (scalar_bytes == 4 ? 1e-6 : 1e-14));
+    expect("column_moments", c, sums[c], n * s, n * s * (scalar_bytes == 4 ? 1e-6 : 1e-12));
+    expect("column_moments", columns + c, others[c], n * q, n * q * (scalar_bytes == 4 ? 1e-6 : 1e-12));
     s_all += n * s, q_all += n * q;
   }
-  expect("run_moments", 0, sum, s_all, s_all * (scalar_bytes == 4 ? 1e-6 : 1e-13));
-  expect("run_moments", 1, square, q_all, q_all * (scalar_bytes == 4 ? 1e-6 : 1e-13));
+  expect("run_moments", 0, sum, s_all, s_all * (scalar_bytes == 4 ? 1e-6 : 1e-12));
+  expect("run_moments", 1, square, q_all, q_all * (scalar_bytes == 4 ? 1e-6 : 1e-12));
 }
 
 // ── optimizers ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -357,10 +359,296 @@ static void check_optimizers(size_t count, unsigned where, unsigned variant) {
       }
       for (int i = 0; i < 4; i++) {
         // In double the reference rounds as often as the kernel, and a cancellation magnifies both.
-        const double slack = scalar_bytes == 8 ? 4 * epsilon * (fabs(before[0][j]) + 1) : 0;
+        const double slack = scalar_bytes == 8 ? 32 * epsilon * (fabs(before[0][j]) + 1) : 0;
         const bool kept = j < 8 || j >= count + 8;
         expect(names[rule], (size_t)i * 10000 + j, get(operands[i], j), after[i], kept ? 0 : 4 * ulp(after[i]) + slack);
       }
+    }
+  }
+}
+
+// ── elementwise, activations ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+static double reference_binary(steppe_binary op, double x, double y) {
+  switch (op) {
+  case STEPPE_ADD: return x + y;
+  case STEPPE_SUBTRACT: return x - y;
+  case STEPPE_MULTIPLY: return x * y;
+  case STEPPE_DIVIDE: return x / y;
+  case STEPPE_POWER: return pow(x, y);
+  case STEPPE_MINIMUM: return isnan(x) || isnan(y) ? NAN : x < y ? x : y;
+  case STEPPE_MAXIMUM: return isnan(x) || isnan(y) ? NAN : x > y ? x : y;
+  case STEPPE_LESS: return x < y;
+  case STEPPE_LESS_EQUAL: return x <= y;
+  case STEPPE_GREATER: return x > y;
+  case STEPPE_GREATER_EQUAL: return x >= y;
+  case STEPPE_EQUAL: return x == y;
+  case STEPPE_NOT_EQUAL: return x != y;
+  }
+  return NAN;
+}
+
+static double reference_unary(steppe_unary op, double x) {
+  switch (op) {
+  case STEPPE_NEGATE: return -x;
+  case STEPPE_ABSOLUTE: return fabs(x);
+  case STEPPE_SIGN: return x > 0 ? 1 : x < 0 ? -1 : x;
+  case STEPPE_SQUARE: return x * x;
+  case STEPPE_SQUARE_ROOT: return sqrt(x);
+  case STEPPE_RECIPROCAL: return 1 / x;
+  case STEPPE_EXPONENTIAL: return exp(x);
+  case STEPPE_LOGARITHM: return log(x);
+  case STEPPE_FLOOR: return floor(x);
+  case STEPPE_CEILING: return ceil(x);
+  case STEPPE_ROUND: return rint(x);
+  case STEPPE_SINE: return sin(x);
+  case STEPPE_COSINE: return cos(x);
+  }
+  return NAN;
+}
+
+// f′ of an activation.
+static double reference_slope(steppe_activation kind, double parameter, double x) {
+  const double sigmoid = 1 / (1 + exp(-x));
+  switch (kind) {
+  case STEPPE_IDENTITY: return 1;
+  case STEPPE_RELU: return x > 0;
+  case STEPPE_LEAKY_RELU: return x > 0 ? 1 : parameter;
+  case STEPPE_SIGMOID: return sigmoid * (1 - sigmoid);
+  case STEPPE_TANH: return 1 - tanh(x) * tanh(x);
+  case STEPPE_GELU: return 0.5 * erfc(-x * 0.70710678118654752440) + x * 0.39894228040143267794 * exp(-x * x / 2);
+  case STEPPE_GELU_TANH: {
+    const double k = 0.79788456080286535588, e = exp(-2 * k * (x + 0.044715 * x * x * x));
+    return 1 / (1 + e) + 2 * x * e / ((1 + e) * (1 + e)) * k * (1 + 3 * 0.044715 * x * x);
+  }
+  case STEPPE_SILU: return sigmoid * (1 + x * (1 - sigmoid));
+  }
+  return NAN;
+}
+
+static void check_elementwise(size_t count, unsigned where) {
+  // A few roundings of results near 1, relative to results that are larger.
+  const double few = 12 * epsilon;
+  void *x = random_at(0, count, where, 0, 2), *y = random_at(1, count, where == 0 ? 0 : where + 1, 0, 1);
+  for (size_t i = 0; i < count; i += 5) set(y, i, get(x, i));
+  for (size_t i = 3; i < count; i += 7) set(x, i, rint(get(x, i)) + 0.5 * (double)(i & 1));
+  void *z = place(2, count, where);
+  for (int op = STEPPE_ADD; op <= STEPPE_NOT_EQUAL; op++) {
+    for (int steps = 0; steps < 3 && count > 0; steps++) {
+      const size_t sx = steps != 1, sy = steps != 2;
+      table->binary((steppe_binary)op, x, (ptrdiff_t)sx, y, (ptrdiff_t)sy, z, count);
+      for (size_t i = 0; i < count; i++) {
+        const double wanted = reference_binary((steppe_binary)op, get(x, i * sx), get(y, i * sy));
+        expect("binary", (size_t)op * 100000 + i, get(z, i), rounded(wanted), few * fabs(wanted));
+      }
+    }
+  }
+  for (int op = STEPPE_NEGATE; op <= STEPPE_COSINE; op++) {
+    table->unary((steppe_unary)op, x, z, count);
+    for (size_t i = 0; i < count; i++) {
+      const double wanted = reference_unary((steppe_unary)op, get(x, i));
+      expect("unary", (size_t)op * 100000 + i, get(z, i), rounded(wanted), few * fabs(wanted));
+    }
+  }
+  for (int kind = STEPPE_IDENTITY; kind <= STEPPE_SILU; kind++) {
+    table->activate((steppe_activation)kind, 0.25, x, z, count);
+    for (size_t i = 0; i < count; i++) {
+      const double wanted = reference_activation((steppe_activation)kind, 0.25, get(x, i));
+      expect("activate", (size_t)kind * 100000 + i, get(z, i), wanted, few * (fabs(wanted) + 0.1));
+    }
+    table->activate_backward((steppe_activation)kind, 0.25, x, y, z, count);
+    for (size_t i = 0; i < count; i++) {
+      const double wanted = get(y, i) * reference_slope((steppe_activation)kind, 0.25, get(x, i));
+      expect("activate_backward", (size_t)kind * 100000 + i, get(z, i), wanted, few * (fabs(get(y, i)) + fabs(wanted)));
+    }
+  }
+  table->fill(1.5, z, count);
+  for (size_t i = 0; i < count; i++) expect("fill", i, get(z, i), 1.5, 0);
+  table->affine(x, rounded(1.7), rounded(0.3), z, count);
+  for (size_t i = 0; i < count; i++) {
+    expect("affine", i, get(z, i), get(x, i) * rounded(1.7) + rounded(0.3), 4 * epsilon * (fabs(get(x, i)) * 1.7 + 0.3));
+  }
+  for (size_t i = 0; i < count; i++) set(z, i, get(y, i));
+  table->add_scaled(x, rounded(-0.6), z, count);
+  for (size_t i = 0; i < count; i++) {
+    expect("add_scaled", i, get(z, i), get(y, i) + rounded(-0.6) * get(x, i), 4 * epsilon * (fabs(get(x, i)) + fabs(get(y, i))));
+  }
+  table->clamp(x, rounded(-0.4), rounded(0.9), z, count);
+  for (size_t i = 0; i < count; i++) expect("clamp", i, get(z, i), fmin(fmax(get(x, i), rounded(-0.4)), rounded(0.9)), 0);
+  void *mask = place(3, count, where);
+  for (size_t i = 0; i < count; i++) set(mask, i, (double)(next() % 3) - 1);
+  for (int steps = 0; steps < 3 && count > 0; steps++) {
+    const size_t sx = steps != 1, sy = steps != 2;
+    table->select(mask, x, (ptrdiff_t)sx, y, (ptrdiff_t)sy, z, count);
+    for (size_t i = 0; i < count; i++) {
+      expect("select", i, get(z, i), get(mask, i) != 0 ? get(x, i * sx) : get(y, i * sy), 0);
+    }
+  }
+  for (size_t step = 1; step <= 3; step++) {
+    const size_t n = count / 3;
+    if (n == 0) break;
+    for (size_t i = 0; i < count; i++) set(z, i, 777);
+    table->copy_strided(x, (ptrdiff_t)step, z, (ptrdiff_t)(4 - step), n);
+    for (size_t i = 0; i < n * (4 - step); i++) {
+      expect("copy_strided", i, get(z, i), i % (4 - step) ? 777 : get(x, i / (4 - step) * step), 0);
+    }
+  }
+  uint8_t *bytes = (uint8_t *)arenas[3] + ROOM - count;
+  for (size_t i = 0; i < count; i++) bytes[i] = (uint8_t)next();
+  table->convert_bytes(bytes, rounded(1.0 / 255), rounded(-0.5), z, count);
+  for (size_t i = 0; i < count; i++) {
+    expect("convert_bytes", i, get(z, i), bytes[i] * rounded(1.0 / 255) + rounded(-0.5), 4 * epsilon);
+  }
+  expect("all_finite", 0, table->all_finite(x, count), 1, 0);
+  for (size_t i = 0; i < count; i += 1 + count / 9) {
+    const double kept = get(x, i);
+    set(x, i, i & 1 ? NAN : -INFINITY);
+    expect("all_finite", i + 1, table->all_finite(x, count), 0, 0);
+    set(x, i, kept);
+  }
+}
+
+// ── reductions ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+// The reduction of count values, `step` apart; `size` is what its error is relative to.
+static double reference_reduction(steppe_reduction op, const void *x, size_t start, size_t step, size_t count, double *size) {
+  double r = op == STEPPE_PRODUCT ? 1 : op == STEPPE_REDUCE_MINIMUM ? INFINITY : op == STEPPE_REDUCE_MAXIMUM ? -INFINITY : 0;
+  *size = 0;
+  for (size_t i = 0; i < count; i++) {
+    const double v = get(x, start + i * step);
+    switch (op) {
+    case STEPPE_SUM: r += v, *size += fabs(v); break;
+    case STEPPE_SUM_OF_SQUARES: r += v * v, *size += v * v; break;
+    case STEPPE_SUM_OF_ABSOLUTES: r += fabs(v), *size += fabs(v); break;
+    case STEPPE_REDUCE_MINIMUM: r = v < r ? v : r; break;
+    case STEPPE_REDUCE_MAXIMUM: r = v > r ? v : r; break;
+    case STEPPE_PRODUCT: r *= v, *size = fabs(r) * (double)count; break;
+    }
+  }
+  return r;
+}
+
+static void check_reductions(size_t rows, size_t columns, size_t gap, unsigned where) {
+  const size_t ld = columns + gap, count = (rows - 1) * ld + columns;
+  const double tolerance = scalar_bytes == 4 ? 1.5e-6 : 2e-14;
+  void *x = random_at(0, count, where, 0.2, 1);
+  const void *y = random_at(1, count, where, 0, 1);
+  double size;
+  for (int op = STEPPE_SUM; op <= STEPPE_PRODUCT; op++) {
+    const steppe_reduction o = (steppe_reduction)op;
+    // Products of values near 1, so that they neither vanish nor overflow.
+    for (size_t i = 0; o == STEPPE_PRODUCT && i < count; i++) set(x, i, 1 + (uniform() - 0.5) * 0.1);
+    double wanted = reference_reduction(o, x, 0, 1, count, &size);
+    expect("reduce", (size_t)op, table->reduce(o, x, count), wanted, tolerance * size);
+    void *out = place(2, columns, where);
+    table->reduce_columns(o, x, (ptrdiff_t)ld, rows, columns, out);
+    for (size_t c = 0; c < columns; c++) {
+      wanted = reference_reduction(o, x, c, ld, rows, &size);
+      expect("reduce_columns", (size_t)op * 100000 + c, get(out, c), wanted, tolerance * size);
+    }
+    out = place(2, rows, where);
+    table->reduce_rows(o, x, (ptrdiff_t)ld, rows, columns, out);
+    for (size_t r = 0; r < rows; r++) {
+      wanted = reference_reduction(o, x, r * ld, 1, columns, &size);
+      expect("reduce_rows", (size_t)op * 100000 + r, get(out, r), wanted, tolerance * size);
+    }
+  }
+  double dot = 0;
+  size = 0;
+  for (size_t i = 0; i < count; i++) dot += get(x, i) * get(y, i), size += fabs(get(x, i) * get(y, i));
+  expect("dot", 0, table->dot(x, y, count), dot, tolerance * size);
+  for (int k = 0; k < 4; k++) {
+    const size_t at = next() % count;
+    set(x, at, k == 3 ? NAN : 100);
+    if (k == 1) set(x, count - 1, 100);
+    size_t first = 0;
+    for (size_t i = 1; i < count && !isnan(get(x, first)); i++) {
+      if (get(x, i) > get(x, first) || isnan(get(x, i))) first = i;
+    }
+    expect("index_of_maximum", (size_t)k, (double)table->index_of_maximum(x, count), (double)first, 0);
+  }
+  expect("reduce", 98, table->reduce(STEPPE_REDUCE_MINIMUM, x, count), NAN, 0);
+  expect("reduce", 99, table->reduce(STEPPE_REDUCE_MAXIMUM, x, count), NAN, 0);
+}
+
+// ── matrices: transposition, bias, softmax and its losses ─────────────────────────────────────────────────────────────────────
+
+static void check_matrices(size_t rows, size_t columns, size_t gap, unsigned where) {
+  const size_t ld = columns + gap, count = (rows - 1) * ld + columns, all = rows * columns;
+  const double few = scalar_bytes == 4 ? 3e-6 : 1e-14;
+  const void *x = random_at(0, count, where, 0, 3), *bias = random_at(1, columns, where, 0, 1);
+  const size_t ldt = rows + gap, transposed = (columns - 1) * ldt + rows;
+  void *y = place(2, count > transposed ? count : transposed, where);
+  table->transpose(x, (ptrdiff_t)ld, y, (ptrdiff_t)ldt, rows, columns);
+  for (size_t i = 0; i < all; i++) {
+    expect("transpose", i, get(y, i % columns * ldt + i / columns), get(x, i / columns * ld + i % columns), 0);
+  }
+  for (int kind = STEPPE_IDENTITY; kind <= STEPPE_SILU; kind++) {
+    for (int with = 0; with < 2; with++) {
+      table->bias_activate((steppe_activation)kind, 0.25, x, (ptrdiff_t)ld, with ? bias : NULL, y, (ptrdiff_t)ld, rows, columns);
+      for (size_t i = 0; i < all; i++) {
+        const size_t c = i % columns, at = i / columns * ld + c;
+        const double v = rounded(get(x, at) + (with ? get(bias, c) : 0));
+        const double wanted = reference_activation((steppe_activation)kind, 0.25, v);
+        expect("bias_activate", (size_t)kind * 1000000 + i, get(y, at), wanted, 12 * epsilon * (fabs(v) + 1));
+      }
+    }
+  }
+  void *dy = random_at(3, all, where, 0, 1), *dx = place(4, all, where), *s = place(5, all, where);
+  for (int logarithm = 0; logarithm < 2; logarithm++) {
+    table->softmax_rows(logarithm, x, (ptrdiff_t)ld, s, (ptrdiff_t)columns, rows, columns);
+    table->softmax_rows_backward(logarithm, s, dy, dx, rows, columns);
+    for (size_t r = 0; r < rows; r++) {
+      double greatest = -INFINITY, total = 0, inner = 0, size = 0;
+      for (size_t c = 0; c < columns; c++) greatest = fmax(greatest, get(x, r * ld + c));
+      for (size_t c = 0; c < columns; c++) total += exp(get(x, r * ld + c) - greatest);
+      for (size_t c = 0; c < columns; c++) {
+        const size_t i = r * columns + c;
+        const double l = get(x, r * ld + c) - greatest - log(total);
+        expect("softmax_rows", i, get(s, i), logarithm ? l : exp(l), few * (logarithm ? fabs(l) + 1 : exp(l)));
+        const double term = get(dy, i) * (logarithm ? 1 : get(s, i));
+        inner += term, size += fabs(term);
+      }
+      for (size_t c = 0; c < columns; c++) {
+        const size_t i = r * columns + c;
+        const double v = get(s, i), g = get(dy, i), wanted = logarithm ? g - exp(v) * inner : v * (g - inner);
+        const double weight = logarithm ? fabs(g) + exp(v) * size : v * (fabs(g) + size);
+        expect("softmax_rows_backward", i, get(dx, i), wanted, few * weight);
+      }
+    }
+  }
+  static int32_t labels[4096];
+  static double losses[4096];
+  void *z = random_at(0, all, where, 0, 3), *targets = random_at(1, all, where, 0, 1);
+  for (size_t i = 0; i < all; i++) set(targets, i, fabs(get(targets, i)) / (double)columns);
+  for (size_t r = 0; r < rows; r++) labels[r] = (int32_t)(next() % columns);
+  for (int way = 0; way < 4; way++) {
+    const bool classes = way & 1;
+    const double smoothing = way & 2 ? rounded(0.1) : 0, scale = 0.25;
+    if (classes) {
+      table->cross_entropy_classes(z, labels, smoothing, scale, losses, dx, rows, columns);
+    } else {
+      table->cross_entropy_distributions(z, targets, smoothing, scale, losses, dx, rows, columns);
+    }
+    for (size_t r = 0; r < rows; r++) {
+      double greatest = -INFINITY, total = 0, loss = 0, size = 0, weight = 0;
+      for (size_t c = 0; c < columns; c++) greatest = fmax(greatest, get(z, r * columns + c));
+      for (size_t c = 0; c < columns; c++) total += exp(get(z, r * columns + c) - greatest);
+      for (size_t pass = 0; pass < 2; pass++) {
+        for (size_t c = 0; c < columns; c++) {
+          const size_t i = r * columns + c;
+          const double l = get(z, i) - greatest - log(total);
+          const double target = classes ? (size_t)labels[r] == c : get(targets, i);
+          const double t = (1 - smoothing) * target + smoothing / (double)columns;
+          if (pass == 0) {
+            loss -= t * l, size += fabs(t * l) + t, weight += t;
+          } else {
+            expect("cross_entropy (gradient)", (size_t)way * 1000000 + i, get(dx, i), scale * (exp(l) * weight - t),
+                   few * scale * (exp(l) * weight + t) * 2);
+          }
+        }
+      }
+      expect("cross_entropy", (size_t)way * 1000000 + r, losses[r], loss, few * size);
     }
   }
 }
@@ -372,23 +660,27 @@ static void check_table(const steppe_kernel_table *t) {
   scalar_bytes = (size_t)t->scalar_bytes;
   epsilon = scalar_bytes == 4 ? 0x1p-24 : 0x1p-53;
   state = 20240607;
-  static const size_t rows[] = {0, 1, 2, 3, 4, 5, 17, 129, 300}, columns[] = {1, 2, 3, 7, 8, 10, 16, 17, 31, 33, 64, 100, 127, 257};
+  static const size_t rows[] = {0, 1, 2, 3, 4, 5, 17, 129, 300};
+  static const size_t columns[] = {1, 2, 3, 7, 8, 10, 16, 17, 31, 33, 64, 100, 127, 257};
   static const size_t gaps[] = {0, 1, 16};
   unsigned turn = 0;
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     for (size_t j = 0; j < sizeof columns / sizeof *columns; j++) {
       for (size_t k = 0; k < 3; k++) {
         const unsigned where = turn++ % 5;
+        if (turn % thinning != 0) continue;
         snprintf(shape, sizeof shape, "%zu x %zu, gap %zu, start %u", rows[i], columns[j], gaps[k], where);
         check_columns(rows[i], columns[j], gaps[k], where, turn % 3 == 0 ? 1000 : 0.5);
       }
     }
   }
   // Several strips, the last one narrow; rows enough to be folded several times.
-  static const size_t shapes[][3] = {{5, 1023, 0}, {3, 1024, 0}, {6, 1025, 7}, {9, 1031, 0}, {4, 1032, 1}, {7, 1033, 0}, {3, 2053, 3},
-                                     {2, 4200, 0}, {140, 520, 0}, {2500, 3, 0}, {3001, 1, 0}, {999, 48, 0}, {1300, 10, 0}};
+  static const size_t shapes[][3] = {{5, 1023, 0}, {3, 1024, 0}, {6, 1025, 7}, {9, 1031, 0}, {4, 1032, 1},
+                                     {7, 1033, 0}, {3, 2053, 3}, {2, 4200, 0}, {140, 520, 0}, {2500, 3, 0},
+                                     {3001, 1, 0}, {999, 48, 0}, {1300, 10, 0}};
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
     for (unsigned where = 0; where < 4; where++) {
+      if (turn++ % (thinning < 3 ? 1 : 3) != 0) continue;
       snprintf(shape, sizeof shape, "%zu x %zu, gap %zu, start %u", shapes[i][0], shapes[i][1], shapes[i][2], where);
       check_columns(shapes[i][0], shapes[i][1], shapes[i][2], where, 1);
     }
@@ -398,6 +690,7 @@ static void check_table(const steppe_kernel_table *t) {
     for (size_t j = 0; j < sizeof lengths / sizeof *lengths; j++) {
       for (size_t k = 0; k < 3; k++) {
         const unsigned where = turn++ % 5;
+        if (turn % thinning != 0) continue;
         snprintf(shape, sizeof shape, "%zu runs of %zu, gap %zu, start %u", runs[i], lengths[j], gaps[k], where);
         check_runs(runs[i], lengths[j], gaps[k], where, turn % 3 == 0 ? 1000 : 0.5);
       }
@@ -406,6 +699,7 @@ static void check_table(const steppe_kernel_table *t) {
   static const size_t long_runs[][2] = {{1, 20011}, {3, 5000}, {2, 1025}, {2, 1037}, {4, 3136}};
   for (size_t i = 0; i < sizeof long_runs / sizeof *long_runs; i++) {
     for (unsigned where = 0; where < 4; where++) {
+      if (turn++ % (thinning < 3 ? 1 : 3) != 0) continue;
       snprintf(shape, sizeof shape, "%zu runs of %zu, start %u", long_runs[i][0], long_runs[i][1], where);
       check_runs(long_runs[i][0], long_runs[i][1], where, where, 1);
     }
@@ -417,6 +711,21 @@ static void check_table(const steppe_kernel_table *t) {
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
       snprintf(shape, sizeof shape, "count %zu, variant %u", counts[i], variant);
       check_optimizers(counts[i], (variant + (unsigned)i) % 4, variant);
+    }
+  }
+  for (size_t count = 0; count < 1200; count = count < 70 ? count + 1 : count * 2 + 1) {
+    const unsigned where = (unsigned)count % 5;
+    snprintf(shape, sizeof shape, "count %zu, start %u", count, where);
+    check_elementwise(count, where);
+  }
+  for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
+    for (size_t j = 1; j < 8; j++) {
+      const unsigned where = turn++ % 5;
+      const size_t gap = gaps[turn % 3];
+      if (turn % thinning != 0) continue;
+      snprintf(shape, sizeof shape, "%zu x %zu, gap %zu, start %u", rows[j], columns[i], gap, where);
+      check_reductions(rows[j], columns[i], gap, where);
+      check_matrices(rows[j], columns[i], gap, where);
     }
   }
 }
@@ -437,7 +746,8 @@ static void check_dispatch(void) {
   }
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+  if (argc > 1 && atoi(argv[1]) > 0) thinning = (unsigned)atoi(argv[1]);
   reserve_arenas();
   check_dispatch();
   const char *names[8];
@@ -457,7 +767,9 @@ int main(void) {
     const int before = failures;
     checks = 0;
     check_table(tables[i]);
-    printf("%-8s f%d: %ld values, %d wrong\n", tables[i]->instruction_set, tables[i]->scalar_bytes * 8, checks, failures - before);
+    printf("%-8s f%d: %ld values, %d wrong\n", tables[i]->instruction_set, tables[i]->scalar_bytes * 8, checks,
+           failures - before);
+    fflush(stdout);
   }
   return failures ? 1 : 0;
 }

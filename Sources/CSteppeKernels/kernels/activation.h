@@ -92,8 +92,8 @@ static void K(activate)(steppe_activation kind, double parameter, const void *x,
 #undef STEPPE_CASE
 }
 
-INLINE void K(activate_backward_range)(const steppe_activation kind, scalar parameter, const scalar *x, const scalar *dy, scalar *dx,
-                                       size_t count) {
+INLINE void K(activate_backward_range)(const steppe_activation kind, scalar parameter, const scalar *x, const scalar *dy,
+                                       scalar *dx, size_t count) {
   size_t i = 0;
   for (; i + LANES <= count; i += LANES) store(dx + i, K(activation_gradient)(kind, parameter, load(x + i), load(dy + i)));
   if (i == count) return;
@@ -102,7 +102,8 @@ INLINE void K(activate_backward_range)(const steppe_activation kind, scalar para
   K(store_tail)(dx + i, K(activation_gradient)(kind, parameter, v, d), rest);
 }
 
-static void K(activate_backward)(steppe_activation kind, double parameter, const void *x, const void *dy, void *dx, size_t count) {
+static void K(activate_backward)(steppe_activation kind, double parameter, const void *x, const void *dy, void *dx,
+                                 size_t count) {
 #define STEPPE_CASE(kind) \
   case kind: K(activate_backward_range)(kind, (scalar)parameter, x, dy, dx, count); break;
   switch (kind) { STEPPE_EACH_ACTIVATION(STEPPE_CASE) }

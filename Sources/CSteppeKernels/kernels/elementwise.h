@@ -28,8 +28,8 @@ INLINE vector K(binary_value)(const steppe_binary op, vector x, vector y) {
 }
 
 // A step of 0 reads its value once, before anything is written.
-INLINE void K(binary_range)(const steppe_binary op, const scalar *x, const bool all_x, const scalar *y, const bool all_y, scalar *z,
-                            size_t count) {
+INLINE void K(binary_range)(const steppe_binary op, const scalar *x, const bool all_x, const scalar *y, const bool all_y,
+                            scalar *z, size_t count) {
   const vector x0 = splat(*x), y0 = splat(*y);
   size_t i = 0;
   for (; i + LANES <= count; i += LANES) store(z + i, K(binary_value)(op, all_x ? load(x + i) : x0, all_y ? load(y + i) : y0));
@@ -39,8 +39,8 @@ INLINE void K(binary_range)(const steppe_binary op, const scalar *x, const bool 
   K(store_tail)(z + i, K(binary_value)(op, a, b), rest);
 }
 
-INLINE void K(binary_steps)(const steppe_binary op, const scalar *x, ptrdiff_t x_step, const scalar *y, ptrdiff_t y_step, scalar *z,
-                            size_t count) {
+INLINE void K(binary_steps)(const steppe_binary op, const scalar *x, ptrdiff_t x_step, const scalar *y, ptrdiff_t y_step,
+                            scalar *z, size_t count) {
   if (x_step != 0 && y_step != 0) {
     K(binary_range)(op, x, true, y, true, z, count);
   } else if (x_step != 0) {
@@ -234,8 +234,8 @@ static void K(copy_strided)(const void *x, ptrdiff_t x_step, void *y, ptrdiff_t 
   }
 }
 
-// A square of one cache line by one. Source lines are read whole and one after the other, the square turned in a buffer, and target lines
-// written whole: rows a power of two apart, which compete for the same places in the cache, then cost nothing.
+// A square of one cache line by one. Source lines are read whole and one after the other, the square turned in a buffer, and
+// target lines written whole: rows a power of two apart, which compete for the same places in the cache, then cost little.
 INLINE void K(transpose_square)(const scalar *x, ptrdiff_t ldx, scalar *y, ptrdiff_t ldy) {
   enum { side = 64 / sizeof(scalar), lanes = 16 / sizeof(scalar) };
   typedef scalar small __attribute__((vector_size(16)));

@@ -1,8 +1,11 @@
 // Elementary functions on vectors, and the ends of ranges that don't fill one.
 //
-// The polynomials are near-minimax fits, interpolated at Chebyshev nodes in 50 digits and rounded; the reductions are Cody and Waite's,
-// with constants short enough to be exact with and without fused multiply-add. Every lane is computed alike, so a value doesn't depend on
-// where in a range it stands.
+// The polynomials are near-minimax fits, interpolated at Chebyshev nodes in 50 digits and rounded; the reductions are Cody and
+// Waite's, with constants short enough to be exact with and without fused multiply-add. Every lane is computed alike, so a value
+// doesn't depend on where in a range it stands.
+//
+// Errors against long double, in units in the last place, float and double alike: exp 1.1, log 0.9, sigmoid 2.3, tanh 2.5,
+// silu 3.2, gelu 5 (all where the result is normal). gelu_tanh's negative tail inherits the rounding of its argument.
 
 // Those of the table before.
 #undef STEPPE_MANTISSA
@@ -129,12 +132,35 @@ INLINE double K(sum_lanes)(const wide *v) {
 
 // The greatest (or least) lane, by halves; for lanes without NaN.
 INLINE scalar K(extreme_lane)(const bool greatest, vector v) {
-  scalar a[LANES];
-  __builtin_memcpy(a, &v, sizeof a);
-  for (size_t half = LANES / 2; half > 0; half /= 2) {
-    for (size_t i = 0; i < half; i++) a[i] = (greatest ? a[i] > a[i + half] : a[i] < a[i + half]) ? a[i] : a[i + half];
-  }
-  return a[0];
+#define STEPPE_HALVE(bytes)                                                                                             \
+  typedef scalar K(half##bytes) __attribute__((vector_size(bytes)));                                                    \
+  typedef integer K(mask##bytes) __attribute__((vector_size(bytes)));                                                   \
+  K(half##bytes) halves##bytes[2];                                                                                      \
+  __builtin_memcpy(halves##bytes, &STEPPE_WHOLE, sizeof halves##bytes);                                                 \
+  const K(half##bytes) a##bytes = halves##bytes[0], b##bytes = halves##bytes[1];                                        \
+  const K(mask##bytes) mask##bytes = greatest ? a##bytes > b##bytes : a##bytes < b##bytes;                              \
+  const K(half##bytes) rest##bytes =                                                                                    \
+      (K(half##bytes))(((K(mask##bytes))a##bytes & mask##bytes) | ((K(mask##bytes))b##bytes & ~mask##bytes));
+#define STEPPE_WHOLE v
+#if STEPPE_VECTOR_BYTES >= 64
+  STEPPE_HALVE(32)
+#undef STEPPE_WHOLE
+#define STEPPE_WHOLE rest32
+#endif
+#if STEPPE_VECTOR_BYTES >= 32
+  STEPPE_HALVE(16)
+#undef STEPPE_WHOLE
+#define STEPPE_WHOLE rest16
+#endif
+#if !STEPPE_DOUBLE
+  STEPPE_HALVE(8)
+#undef STEPPE_WHOLE
+#define STEPPE_WHOLE rest8
+#endif
+  const scalar first = STEPPE_WHOLE[0], second = STEPPE_WHOLE[1];
+#undef STEPPE_WHOLE
+#undef STEPPE_HALVE
+  return (greatest ? first > second : first < second) ? first : second;
 }
 
 INLINE bool K(any_lane)(ivector mask) {
@@ -162,13 +188,13 @@ INLINE vector K(polynomial)(vector x, const scalar *c, const int terms) {
 }
 
 #if STEPPE_DOUBLE
-#define STEPPE_ROUNDER 0x1.8p52    // adding it rounds to an integer, left in the low bits
-#define STEPPE_LN2 0.6931471805601177  // 40 bits, so that its product with an exponent is exact …
+#define STEPPE_ROUNDER 0x1.8p52                    // adding it rounds to an integer, left in the low bits
+#define STEPPE_LN2 0.6931471805601177              // 40 bits, so that its product with an exponent is exact …
 #define STEPPE_LN2_REST (-1.7239444525614835e-13)  // … and the rest
 // (eʳ − 1 − r)/r² for |r| ≤ ln 2 / 2
-static const scalar K(exp_terms)[] = {0.50000000000000011,    0.16666666666666669,    0.041666666666620639,  0.0083333333333297926,
-                                      0.0013888888918939168,  0.00019841269864380513, 2.4801518641395993e-05, 2.7557266418612302e-06,
-                                      2.7621338669142925e-07, 2.5101346928350339e-08};
+static const scalar K(exp_terms)[] = {
+    0.50000000000000011,    0.16666666666666669,    0.041666666666620639,   0.0083333333333297926,  0.0013888888918939168,
+    0.00019841269864380513, 2.4801518641395993e-05, 2.7557266418612302e-06, 2.7621338669142925e-07, 2.5101346928350339e-08};
 // (2 artanh(s)/s − 2)/s² in s², for s = (m − 1)/(m + 1) and √½ ≤ m ≤ √2
 static const scalar K(log_terms)[] = {0.66666666666666696, 0.39999999999899505, 0.28571428625975487, 0.22222211134795081,
                                       0.18182889125261723, 0.15331721600556042, 0.14616449685043406};
@@ -190,8 +216,9 @@ static const scalar K(log_terms)[] = {0.666666687f, 0.400001228f, 0.285508215f, 
 // Φ(−a)·exp(a²/2)·(a + 3) in (a − 3)/(a + 3), for a ≤ 14.5
 #define STEPPE_PHI_CENTER 3.0f
 #define STEPPE_PHI_LIMIT 15.0f
-static const scalar K(phi_terms)[] = {0.729083717f,    -0.509332001f,    0.230017677f,     -0.0472627468f, -0.0104622934f, 0.00696981326f,
-                                      0.00102413574f, -0.00103422208f, -0.000244582654f, 0.000133125912f, 5.53559657e-05f};
+static const scalar K(phi_terms)[] = {
+    0.729083717f,   -0.509332001f,   0.230017677f,     -0.0472627468f,  -0.0104622934f, 0.00696981326f,
+    0.00102413574f, -0.00103422208f, -0.000244582654f, 0.000133125912f, 5.53559657e-05f};
 #endif
 // (Φ(x) − ½)/x in x², for |x| ≤ 1
 #if STEPPE_DOUBLE
@@ -217,11 +244,14 @@ INLINE vector K(exp_scaled)(vector r, vector rounded) {
 }
 
 INLINE vector K(exp)(vector x) {
-  x = K(at_least)(x, STEPPE_DOUBLE ? -746 : -104);  // e to this is 0,
-  x = K(at_most)(x, STEPPE_DOUBLE ? 710 : 89);      // and to this infinity
+  // e to less than this is 0: computed as e⁰ and cleared, for an underflow would cost a hundred times the rest.
+  const ivector some = ~(x < (STEPPE_DOUBLE ? -746 : -104));
+  x = (vector)((ivector)x & some);
+  x = K(at_most)(x, STEPPE_DOUBLE ? 710 : 89);  // e to this is infinity
   const vector rounded = x * STEPPE_LOG2E + STEPPE_ROUNDER;
   const vector n = rounded - STEPPE_ROUNDER;
-  return K(exp_scaled)((x - n * STEPPE_LN2) - n * STEPPE_LN2_REST, rounded);
+  const vector y = K(exp_scaled)((x - n * STEPPE_LN2) - n * STEPPE_LN2_REST, rounded);
+  return (vector)((ivector)y & some);
 }
 
 // eˣ − 1 for x ≤ 0.
@@ -266,7 +296,8 @@ INLINE vector K(tanh)(vector x) {
   return K(with_sign_of)(e / (e + 2), x);
 }
 
-// Φ(x), and exp(−x²/2) in `bell`. The square is taken in two parts, because the exponential turns its absolute error into a relative one.
+// Φ(x), and exp(−x²/2) in `bell`. The square is taken in two parts, because the exponential turns its absolute error into a
+// relative one.
 INLINE vector K(normal)(vector x, vector *bell) {
   const vector a = K(at_most)(K(absolute)(x), STEPPE_PHI_LIMIT);
   const vector short_a = (vector)((uvector)a & (~(uvector){0} << (STEPPE_DOUBLE ? 27 : 12)));

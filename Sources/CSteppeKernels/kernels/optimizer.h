@@ -1,8 +1,8 @@
 // Optimizers: parameters, gradients and state in one pass.
 //
-// The arithmetic is double for float parameters too, and each result is rounded once: gradients that nearly cancel weight decay, and
-// updates that nearly cancel a parameter, would otherwise cost most of its digits. The pass is bound by memory, so this is nearly
-// free. `wide` vectors hold the lanes of a vector in double.
+// The arithmetic is double for float parameters too, and each result is rounded once: gradients that nearly cancel weight decay,
+// and updates that nearly cancel a parameter, would otherwise cost most of its digits. The pass is bound by memory, so this is
+// nearly free. `wide` vectors hold the lanes of a vector in double.
 
 // What a pass does: constants at each call, or settings that a loop would only test again and again.
 typedef struct K(plan) {
@@ -10,7 +10,14 @@ typedef struct K(plan) {
   bool nesterov, first, decoupled;
 } K(plan);
 
-typedef enum K(rule) { K(plain_sgd), K(momentum_sgd), K(adagrad_rule), K(plain_rmsprop), K(momentum_rmsprop), K(adam_rule) } K(rule);
+typedef enum K(rule) {
+  K(plain_sgd),
+  K(momentum_sgd),
+  K(adagrad_rule),
+  K(plain_rmsprop),
+  K(momentum_rmsprop),
+  K(adam_rule)
+} K(rule);
 
 #define AS_WIDE(v) __builtin_convertvector(v, wide)
 #define AS_VECTOR(w) __builtin_convertvector(w, vector)

@@ -1,4 +1,4 @@
-// Reductions. Sums of floats are added in trees of eight vectors, whose sums go on in double; products of floats are exact in double.
+// Reductions. Sums of floats are added in trees of eight vectors, whose sums go on in double; products of floats are exact there.
 
 // ── one range ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -214,7 +214,7 @@ static void K(reduce_rows)(steppe_reduction op, const void *x, ptrdiff_t ldx, si
 // A strip of columns and its accumulators, which stay in the first-level cache.
 enum { K(strip_columns) = 512 };
 
-// Reduces `group` rows (8 or 1) of one vector of columns into its accumulators. `tail` is the number of lanes in range, or 0 for all.
+// Reduces `group` rows (8 or 1) of one vector of columns into its accumulators. `tail` is the number of lanes, 0 for all.
 INLINE void K(reduce_column_group)(const steppe_reduction op, const size_t group, const scalar *x, ptrdiff_t ldx, size_t tail,
                                    double *sums) {
   const bool greatest = op == STEPPE_REDUCE_MAXIMUM;
@@ -255,7 +255,8 @@ INLINE void K(reduce_column_group)(const steppe_reduction op, const size_t group
 }
 
 // Reduces rows of a strip into `sums`, which is as long as whole vectors.
-INLINE void K(reduce_strip)(const steppe_reduction op, const scalar *x, ptrdiff_t ldx, size_t rows, size_t columns, double *sums) {
+INLINE void K(reduce_strip)(const steppe_reduction op, const scalar *x, ptrdiff_t ldx, size_t rows, size_t columns,
+                            double *sums) {
   const size_t whole = columns - columns % LANES, tail = columns - whole;
   size_t r = 0;
   for (; r + 8 <= rows; r += 8) {

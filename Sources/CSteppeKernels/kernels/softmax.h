@@ -45,11 +45,60 @@ INLINE double K(exponentials)(const scalar *x, scalar maximum, scalar *y, double
   return K(sum_lanes)(&sum);
 }
 
+// The first `count` lanes, 0 … LANES.
+INLINE vector K(load_part)(const scalar *x, size_t count, scalar fill) {
+  return count >= LANES ? load(x) : count == 0 ? splat(fill) : K(load_tail)(x, count, fill);
+}
+INLINE void K(store_part)(scalar *y, vector v, size_t count) {
+  if (count >= LANES) {
+    store(y, v);
+  } else if (count > 0) {
+    K(store_tail)(y, v, count);
+  }
+}
+
+// A row of at most two vectors, the common few classes, stays in registers.
+typedef struct K(short_row) {
+  vector exponentials[2];
+  scalar maximum;
+  double sum;
+} K(short_row);
+
+INLINE bool K(is_short)(size_t columns) { return columns <= 2 * LANES; }
+
+INLINE void K(exponentials_of_short)(const scalar *x, size_t columns, K(short_row) *row) {
+  const scalar none = -(scalar)INFINITY;
+  const size_t second = columns > LANES ? columns - LANES : 0;
+  const vector a = K(load_part)(x, columns, none), b = second ? K(load_part)(x + LANES, second, none) : splat(none);
+  row->maximum = K(extreme_lane)(true, choose(a > b, a, b));  // any, where the row has a NaN
+  const vector m = splat(row->maximum);
+  row->exponentials[0] = K(exp)(a - m);
+  wide sum = STEPPE_WIDEN(row->exponentials[0]);
+  if (second) {
+    row->exponentials[1] = K(exp)(b - m);
+    sum += STEPPE_WIDEN(row->exponentials[1]);
+  }
+  row->sum = K(sum_lanes)(&sum);
+}
+
+// y = scale·exponentials + offset
+INLINE void K(store_short)(const K(short_row) *row, double scale, double offset, scalar *y, size_t columns) {
+  const vector a = splat((scalar)scale), b = splat((scalar)offset);
+  K(store_part)(y, a * row->exponentials[0] + b, columns);
+  if (columns > LANES) K(store_part)(y + LANES, a * row->exponentials[1] + b, columns - LANES);
+}
+
 static void K(softmax_rows)(bool logarithm, const void *x, ptrdiff_t ldx, void *y, ptrdiff_t ldy, size_t rows, size_t columns) {
   if (columns == 0) return;
   for (size_t r = 0; r < rows; r++) {
     const scalar *from = (const scalar *)x + (ptrdiff_t)r * ldx;
     scalar *to = (scalar *)y + (ptrdiff_t)r * ldy;
+    if (!logarithm && K(is_short)(columns)) {
+      K(short_row) row;
+      K(exponentials_of_short)(from, columns, &row);
+      K(store_short)(&row, 1 / row.sum, 0, to, columns);
+      continue;
+    }
     const scalar maximum = K(row_maximum)(from, columns);
     if (logarithm) {
       const vector m = splat(maximum), log_sum = splat((scalar)log(K(exponentials)(from, maximum, NULL, NULL, columns)));
@@ -86,15 +135,23 @@ static void K(cross_entropy_classes)(const void *x, const int32_t *labels, doubl
   for (size_t r = 0; r < rows; r++) {
     const scalar *from = (const scalar *)x + r * columns;
     scalar *to = (scalar *)gradient + r * columns;
-    const scalar maximum = K(row_maximum)(from, columns), at_label = from[labels[r]];  // before the gradient takes x's place
-    double distance = 0;
-    const double sum = smoothing == 0 ? K(exponentials)(from, maximum, to, NULL, columns)
-                                      : K(exponentials)(from, maximum, to, &distance, columns);
-    const double label_distance = (double)maximum - (double)at_label;
-    losses[r] = log(sum) + (1 - smoothing) * label_distance + (smoothing == 0 ? 0 : each * distance);
-    const double softmax = (double)to[labels[r]] / sum;
-    K(affine)(to, scale / sum, -scale * each, to, columns);
-    to[labels[r]] = (scalar)(scale * (softmax - (1 - smoothing + each)));
+    const double at_label = (double)from[labels[r]];  // before the gradient takes x's place
+    double distance = 0, maximum, sum;
+    if (smoothing == 0 && K(is_short)(columns)) {
+      K(short_row) row;
+      K(exponentials_of_short)(from, columns, &row);
+      maximum = (double)row.maximum;
+      sum = row.sum;
+      K(store_short)(&row, scale / sum, 0, to, columns);
+    } else {
+      const scalar m = K(row_maximum)(from, columns);
+      maximum = (double)m;
+      sum = K(exponentials)(from, m, to, &distance, columns);
+      K(affine)(to, scale / sum, -scale * each, to, columns);
+    }
+    losses[r] = log(sum) + (1 - smoothing) * (maximum - at_label);
+    if (smoothing != 0) losses[r] += each * distance;
+    to[labels[r]] -= (scalar)(scale * (1 - smoothing));
   }
 }
 

@@ -15,10 +15,10 @@ public struct AtomicFile: ~Copyable {
 
   /// Writes the file at `path` by `body`.
   ///
-  /// The bytes go to a temporary file in the same folder, which is synchronized with the disk and then takes the name; then the folder
-  /// is synchronized. Until then the old file stays as it was, and after any failure too; the temporary file is removed. A new file has
-  /// mode 0644 less the process's umask, a replaced one keeps its mode. A symbolic link is followed. A device or pipe is written in
-  /// place.
+  /// The bytes go to a temporary file in the same folder, which is synchronized with the disk and then takes the name;
+  /// then the folder is synchronized. Until then the old file stays as it was, and after any failure too; the temporary
+  /// file is removed. A new file has mode 0644 less the process's umask, a replaced one keeps its mode. A symbolic link
+  /// is followed. A device or pipe is written in place.
   ///
   /// - Throws: ``FileError`` of kind `cannotWrite` with the system's reason; whatever `body` throws.
   public static func write(

@@ -7,7 +7,8 @@
 /// }
 /// ```
 ///
-/// An epoch's order depends on the seed and the epoch's number alone, so ``position`` is all that a checkpoint needs to keep.
+/// An epoch's order depends on the seed and the epoch's number alone, so ``position`` is all that a checkpoint needs to
+/// keep.
 public struct BatchSampler: Sendable {
   /// Where the sampler stands.
   public struct Position: Sendable, Hashable {
@@ -48,8 +49,9 @@ public struct BatchSampler: Sendable {
   /// A sampler of `count` examples that stands at the start.
   ///
   /// - Parameters:
-  ///   - dropLast: leaves out an incomplete last batch. By default it is kept, so that every example is seen in every epoch. Batch
-  ///     normalization cannot train on a batch of one row without spatial positions: drop it where `count % batchSize` is 1.
+  ///   - dropLast: leaves out an incomplete last batch. By default it is kept, so that every example is seen in every
+  ///     epoch. Batch normalization cannot train on a batch of one row without spatial positions: drop it where
+  ///     `count % batchSize` is 1.
   ///   - seed: chooses the orders; the same seed gives the same ones on every machine.
   public init(count: Int, batchSize: Int, shuffle: Bool = true, dropLast: Bool = false, seed: UInt64 = 0) {
     require(count >= 0 && batchSize >= 1, "BatchSampler: count \(count) and batch size \(batchSize)")

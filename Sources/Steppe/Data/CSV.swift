@@ -1,9 +1,10 @@
 /// Writes matrices as comma-separated values (RFC 4180 with lines that end in `\n`).
 public enum CSV {
-  /// Writes the rows of `tensor`, of shape `[rows, columns]` or `[rows]` for a single column, below the column names in `header`.
+  /// Writes the rows of `tensor`, of shape `[rows, columns]` or `[rows]` for a single column, below the column names in
+  /// `header`.
   ///
-  /// Every number is the shortest that reads back as the same; NaN and the infinities are `nan`, `inf` and `-inf`. Names with commas,
-  /// quotes or line breaks are quoted. The file appears complete or not at all.
+  /// Every number is the shortest that reads back as the same; NaN and the infinities are `nan`, `inf` and `-inf`.
+  /// Names with commas, quotes or line breaks are quoted. The file appears complete or not at all.
   public static func write<Scalar: TensorScalar>(
     _ tensor: Tensor<Scalar>, header: [String]? = nil, to path: String
   ) throws(FileError) {
@@ -23,7 +24,8 @@ public enum CSV {
     }
   }
 
-  private static func quoted(_ name: String) -> String {
+  /// `name` as one field.
+  package static func quoted(_ name: String) -> String {
     guard name.unicodeScalars.contains(where: { ",\"\n\r".unicodeScalars.contains($0) }) else { return name }
     return "\"" + name.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "\"\"") + "\""
   }

@@ -7,8 +7,8 @@ import Glibc
 /// let (images, labels) = training.batch(rows: [3, 1, 4])       // [3, 784], scaled to 0 … 1
 /// ```
 ///
-/// Features that a file holds as bytes stay bytes, and become numbers batch by batch: a quarter or an eighth of the memory. A copy
-/// shares the memory.
+/// Features that a file holds as bytes stay bytes, and become numbers batch by batch: a quarter or an eighth of the
+/// memory. A copy shares the memory.
 public struct Dataset<Scalar: TensorScalar>: DataSource, Sendable {
   /// The label of each example.
   public let labels: [Int]
@@ -45,8 +45,8 @@ public struct Dataset<Scalar: TensorScalar>: DataSource, Sendable {
   ///   - scale: what every feature is multiplied by in a batch.
   ///   - offset: what is then added.
   ///   - source: what errors name instead of a file.
-  /// - Throws: ``FileError`` of kind `mismatch` where the numbers of examples and labels differ, `outOfRange` for a label outside
-  ///   `0 ..< classes`, `notFinite` for a feature that is NaN or infinite, named by its row and column.
+  /// - Throws: ``FileError`` of kind `mismatch` where the numbers of examples and labels differ, `outOfRange` for a
+  ///   label outside `0 ..< classes`, `notFinite` for a feature that is NaN or infinite, named by its row and column.
   public init(
     features: Tensor<Scalar>, labels: [Int], classes: Int? = nil, scale: Double = 1, offset: Double = 0,
     source: String = "data set"
@@ -66,7 +66,8 @@ public struct Dataset<Scalar: TensorScalar>: DataSource, Sendable {
   ///   - classes: by default one more than the largest label.
   ///   - scale: what every feature is multiplied by in a batch; by default 1/255 for bytes and 1 for other types.
   ///   - offset: what is then added.
-  /// - Throws: ``FileError``: what the formats' readers throw, and the errors of ``init(features:labels:classes:scale:offset:source:)``.
+  /// - Throws: ``FileError``: what the formats' readers throw, and the errors of
+  ///   ``init(features:labels:classes:scale:offset:source:)``.
   public init(
     features featuresPath: String, labels labelsPath: String, classes: Int? = nil, scale: Double? = nil,
     offset: Double = 0
@@ -77,17 +78,40 @@ public struct Dataset<Scalar: TensorScalar>: DataSource, Sendable {
       throw FileError(
         path: labelsPath, kind: .mismatch, expected: "labels with one axis", found: "shape \(labels.shape)")
     }
-    let values = try labels.integers()
+    try self.init(
+      features, labels: try labels.integers(), classes: classes, scale: scale, offset: offset,
+      featuresPath: featuresPath, labelsPath: labelsPath)
+  }
+
+  /// Reads features alone, such as those of images to classify: every label is 0.
+  ///
+  /// As ``init(features:labels:classes:scale:offset:)`` in all else.
+  public init(unlabelledFeatures path: String, scale: Double? = nil, offset: Double = 0) throws(FileError) {
+    let features = try DataFile(path)
+    // Examples without features take no bytes: nothing but the header would limit their number.
+    guard !features.shape.dropFirst().contains(0) else {
+      throw FileError(
+        path: path, kind: .mismatch, expected: "examples with at least one feature", found: "shape \(features.shape)")
+    }
+    try self.init(
+      features, labels: Array(repeating: 0, count: features.shape.first ?? 0), classes: 1, scale: scale, offset: offset,
+      featuresPath: path, labelsPath: path)
+  }
+
+  private init(
+    _ features: DataFile, labels: [Int], classes: Int?, scale: Double?, offset: Double, featuresPath: String,
+    labelsPath: String
+  ) throws(FileError) {
     if let (bytes, owner) = features.rowMajorBytes {
       // A file without examples has no address; any serves, for nothing is read.
       let start = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self) ?? UnsafePointer(bitPattern: 1)!
       try self.init(
-        .bytes(start, owner: owner), shape: features.shape, labels: values, classes: classes, scale: scale ?? 1 / 255,
+        .bytes(start, owner: owner), shape: features.shape, labels: labels, classes: classes, scale: scale ?? 1 / 255,
         offset: offset, featuresPath: featuresPath, labelsPath: labelsPath)
     } else {
       let tensor: Tensor<Scalar> = features.tensor().contiguous()
       try self.init(
-        .scalars(tensor), shape: features.shape, labels: values, classes: classes, scale: scale ?? 1, offset: offset,
+        .scalars(tensor), shape: features.shape, labels: labels, classes: classes, scale: scale ?? 1, offset: offset,
         featuresPath: featuresPath, labelsPath: labelsPath)
       try Self.checkFinite(tensor, path: featuresPath)
     }
@@ -222,8 +246,8 @@ extension Dataset {
   /// Fashion-MNIST: grey images of 28 × 28 pixels from 0 to 1, in 10 classes.
   ///
   /// - Parameters:
-  ///   - folder: holds `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the `t10k` pair, each also with `.gz`; by default that
-  ///     of Debian's package `dataset-fashion-mnist`.
+  ///   - folder: holds `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the `t10k` pair, each also with `.gz`;
+  ///     by default that of Debian's package `dataset-fashion-mnist`.
   ///   - split: the training or the test images.
   ///   - featureShape: the shape of one image.
   /// - Throws: ``FileError``, where the files are missing with the package's name; and those of

@@ -14,19 +14,22 @@ public enum IDX {
 
   /// Reads the file at `path`; gzip is recognized by its first bytes, whatever the name.
   ///
-  /// Memory is taken as data really comes, never by what the header claims, and at most `limit` bytes (half of the machine's memory by
-  /// default) for the decompressed data. A plain file is mapped and takes none.
+  /// Memory is taken as data really comes, never by what the header claims, and at most `limit` bytes (half of the
+  /// machine's memory by default) for the decompressed data. A plain file is mapped and takes none.
   ///
-  /// - Throws: ``FileError``: missing, empty, truncated, with trailing bytes, of another format or byte order, too large, or with a
-  ///   broken gzip stream.
+  /// - Throws: ``FileError``: missing, empty, truncated, with trailing bytes, of another format or byte order, too
+  ///   large, or with a broken gzip stream.
   public static func read(_ path: String, limit: Int? = nil) throws(FileError) -> IDXFile {
     let file = try MappedFile.nonEmpty(path, expected: "an IDX file")
     if GzipReader.accepts(file.bytes) {
       return try readCompressed(file, limit: limit ?? halfOfMemory)
     }
+    var position = 0
     let header = try Header(path) { (buffer) throws(FileError) in
-      buffer.copyBytes(from: file.bytes.prefix(buffer.count))
-      return min(buffer.count, file.count)
+      let part = file.bytes[position...].prefix(buffer.count)
+      buffer.copyBytes(from: part)
+      position += part.count
+      return part.count
     }
     let found = file.count - header.byteCount
     guard found >= header.dataByteCount else {
@@ -209,12 +212,12 @@ func hexadecimal(_ byte: UInt8) -> String { String(byte >> 4, radix: 16) + Strin
 
 extension [UInt8] {
   /// Appends the bytes of `number`, the most significant first.
-  mutating func append(bigEndian number: some FixedWidthInteger) {
+  package mutating func append(bigEndian number: some FixedWidthInteger) {
     Swift.withUnsafeBytes(of: number.bigEndian) { append(contentsOf: $0) }
   }
 
   /// Appends the bytes of `number`, the least significant first.
-  mutating func append(littleEndian number: some FixedWidthInteger) {
+  package mutating func append(littleEndian number: some FixedWidthInteger) {
     Swift.withUnsafeBytes(of: number.littleEndian) { append(contentsOf: $0) }
   }
 }

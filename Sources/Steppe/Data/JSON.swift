@@ -1,7 +1,7 @@
 /// A JSON value (RFC 8259), with the members of objects in order.
 ///
-/// The parser is strict and made for files that nobody vouches for: it refuses invalid UTF-8, duplicate keys, numbers beyond `Double`,
-/// anything after the value, and nesting deeper than ``maximumDepth``.
+/// The parser is strict and made for files that nobody vouches for: it refuses invalid UTF-8, duplicate keys, numbers
+/// beyond `Double`, anything after the value, and nesting deeper than ``maximumDepth``.
 package enum JSONValue: Equatable, Sendable {
   case null
   case bool(Bool)

@@ -2,8 +2,8 @@ import Glibc
 
 /// A regular file's bytes, mapped into memory for reading: the system loads each page when it is first touched.
 ///
-/// The mapping lasts as long as the object. A file that another process replaces by renaming stays as it was; one that is truncated
-/// in place while mapped ends this process with `SIGBUS`, which is for the host to prevent.
+/// The mapping lasts as long as the object. A file that another process replaces by renaming stays as it was; one that
+/// is truncated in place while mapped ends this process with `SIGBUS`, which is for the host to prevent.
 public final class MappedFile: @unchecked Sendable {
   /// The file, as it was named by the caller.
   public let path: String

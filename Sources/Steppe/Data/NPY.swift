@@ -17,9 +17,9 @@ public enum NPY {
 
   /// Reads the file at `path` as a tensor of `Scalar`.
   ///
-  /// The file is mapped; where it holds `Scalar` in this machine's byte order, the tensor is a view of it that reads from the disk when
-  /// it is first touched, so that a file may be larger than memory. Other types and byte orders are converted. An array in Fortran's
-  /// order is a transposed view.
+  /// The file is mapped; where it holds `Scalar` in this machine's byte order, the tensor is a view of it that reads
+  /// from the disk when it is first touched, so that a file may be larger than memory. Other types and byte orders are
+  /// converted. An array in Fortran's order is a transposed view.
   ///
   /// - Throws: ``FileError``: missing, empty, truncated, with trailing bytes, of another format or an unsupported type.
   public static func read<Scalar: TensorScalar>(
@@ -28,8 +28,8 @@ public enum NPY {
 
   /// Reads the file at `path` as integers in row-major order, with their shape.
   ///
-  /// - Throws: ``FileError`` as ``read(_:as:)``; of kind `unsupported` where the file holds floating-point numbers, and `outOfRange`
-  ///   where a number does not fit `Int`.
+  /// - Throws: ``FileError`` as ``read(_:as:)``; of kind `unsupported` where the file holds floating-point numbers, and
+  ///   `outOfRange` where a number does not fit `Int`.
   public static func readIntegers(_ path: String) throws(FileError) -> (values: [Int], shape: [Int]) {
     let file = try NPYFile(path)
     return (try file.integers(), file.shape)
@@ -195,7 +195,8 @@ struct NPYFile: Sendable {
   private var fortranStrides: [Int] { rowMajorStrides(shape.reversed()).reversed() }
 }
 
-/// The header's Python dictionary: `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }`, these three keys in any order.
+/// The header's Python dictionary: `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }`, these three keys in
+/// any order.
 private struct PythonHeader {
   let type: String
   let isFortranOrder: Bool

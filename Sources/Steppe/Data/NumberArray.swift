@@ -26,7 +26,8 @@ public enum ElementType: String, Sendable, Hashable, CaseIterable {
   }
 }
 
-/// The elements in `shape`, or nil where a size is negative or their number, any stride or `bytesPerElement` of each overflows.
+/// The elements in `shape`, or nil where a size is negative or their number, any stride or `bytesPerElement` of each
+/// overflows.
 func elementCount(_ shape: [Int], bytesPerElement: Int) -> Int? {
   // An axis of size 0 must not hide others that overflow, for strides are products of some of the sizes.
   var bound = bytesPerElement

@@ -28,7 +28,8 @@ private func checksumText(_ value: UInt) -> String {
 /// let weight: Tensor<Float> = try file.tensor(named: "0.weight")
 /// ```
 ///
-/// The whole header is checked at the start: types, shapes, and that the tensors' bytes fill the file without gap or overlap.
+/// The whole header is checked at the start: types, shapes, and that the tensors' bytes fill the file without gap or
+/// overlap.
 public struct SafetensorsFile: Sendable {
   /// The file, as it was named by the caller.
   public let path: String
@@ -49,7 +50,8 @@ public struct SafetensorsFile: Sendable {
 
   /// Maps the file at `path` and checks its header.
   ///
-  /// - Throws: ``FileError``: missing, empty, truncated, with trailing bytes, of a wrong format or with an unsupported type.
+  /// - Throws: ``FileError``: missing, empty, truncated, with trailing bytes, of a wrong format or with an unsupported
+  ///   type.
   public init(_ path: String) throws(FileError) {
     file = try MappedFile.nonEmpty(path, expected: "a safetensors file")
     self.path = path
@@ -100,6 +102,9 @@ public struct SafetensorsFile: Sendable {
     let entry = try entry(name)
     return try numbers(entry).integers(path: "\(path) (\(name))")
   }
+
+  /// Whether ``verifyChecksum()`` has something to compare.
+  var hasChecksum: Bool { metadata[checksumKey] != nil }
 
   /// Compares the CRC-32 of the data with the one that ``SafetensorsWriter`` keeps in the metadata as `steppe.crc32`.
   ///
@@ -305,8 +310,9 @@ public struct SafetensorsWriter: Sendable {
 
   /// Writes the file at `path`, which appears complete or not at all.
   ///
-  /// The header names the tensors in the order in which they were added. Their bytes stand the widest type first, so that each is
-  /// aligned to its type. The metadata gets the CRC-32 of all these bytes as `steppe.crc32`, in eight hexadecimal digits.
+  /// The header names the tensors in the order in which they were added. Their bytes stand the widest type first, so
+  /// that each is aligned to its type. The metadata gets the CRC-32 of all these bytes as `steppe.crc32`, in eight
+  /// hexadecimal digits.
   ///
   /// - Throws: ``FileError`` of kind `cannotWrite`, or `tooLarge` where the header exceeds the format's 100 MB.
   public func write(to path: String) throws(FileError) {

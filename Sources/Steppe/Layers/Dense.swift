@@ -28,7 +28,8 @@ public final class Dense<Scalar: TensorScalar>: Layer {
   ///   - initialization: How W starts.
   ///   - seed: Chooses W; without one the enclosing `Sequential(seed:)`'s sequence does, or the system's random numbers.
   public init(
-    _ inputs: Int, _ outputs: Int, bias: Bool = true, initialization: WeightInitialization = .heNormal, seed: UInt64? = nil
+    _ inputs: Int, _ outputs: Int, bias: Bool = true, initialization: WeightInitialization = .heNormal,
+    seed: UInt64? = nil
   ) {
     require(inputs > 0 && outputs > 0, "Dense: expected positive sizes, got \(inputs) inputs and \(outputs) outputs")
     self.inputs = inputs
@@ -83,7 +84,8 @@ public final class Dense<Scalar: TensorScalar>: Layer {
         // dW = dyᵀ·x, straight into the gradient's memory.
         weight.accumulate { memory, adding in
           gemm(
-            transposeA: true, m: outputs, n: inputs, k: rows, a: dy.address, lda: outputs, b: input.address, ldb: inputs,
+            transposeA: true, m: outputs, n: inputs, k: rows, a: dy.address, lda: outputs, b: input.address,
+            ldb: inputs,
             beta: adding ? 1 : 0, c: memory, ldc: inputs)
         }
       }
@@ -114,7 +116,9 @@ func denseForward<Scalar: TensorScalar>(
   let rows = x.shape.dropLast().reduce(1, *)
   let output = Tensor<Scalar>(uninitialized: x.shape.dropLast() + [outputs])
   let y = output.address
-  gemm(transposeB: true, m: rows, n: outputs, k: inputs, a: x.address, lda: inputs, b: w.address, ldb: inputs, c: y, ldc: outputs)
+  gemm(
+    transposeB: true, m: rows, n: outputs, k: inputs, a: x.address, lda: inputs, b: w.address, ldb: inputs, c: y,
+    ldc: outputs)
   if b != nil || activation != .identity {
     let grain = max(1, Parallel.elementGrain / outputs)
     Parallel.ranges(rows, grain: grain) { range in
@@ -128,4 +132,6 @@ func denseForward<Scalar: TensorScalar>(
 }
 
 /// `"1.gamma"`, or `"gamma"` for a layer that stands alone.
-func parameterName(_ layer: String, _ parameter: String) -> String { layer.isEmpty ? parameter : "\(layer).\(parameter)" }
+func parameterName(_ layer: String, _ parameter: String) -> String {
+  layer.isEmpty ? parameter : "\(layer).\(parameter)"
+}

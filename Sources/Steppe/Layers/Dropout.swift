@@ -14,6 +14,11 @@ public final class Dropout<Scalar: TensorScalar>: Layer {
     generator = seed.map { RandomGenerator(seed: $0) } ?? InitializationSeed.next()
   }
 
+  public var randomGenerators: [RandomGenerator] {
+    get { [generator] }
+    set { generator = newValue[0] }
+  }
+
   public func callAsFunction(_ input: Tensor<Scalar>) -> Tensor<Scalar> { input }
 
   public func forward(_ input: Tensor<Scalar>) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {

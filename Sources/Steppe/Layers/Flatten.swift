@@ -6,7 +6,9 @@ public final class Flatten<Scalar: TensorScalar>: Layer {
   public init() {}
 
   public func outputShape(for input: [Int], training: Bool) throws(LayerError) -> [Int] {
-    guard !input.isEmpty else { throw LayerError(layer: title, expected: "an input with a batch axis", found: "\(input)") }
+    guard !input.isEmpty else {
+      throw LayerError(layer: title, expected: "an input with a batch axis", found: "\(input)")
+    }
     return [input[0], input.dropFirst().reduce(1, *)]
   }
 

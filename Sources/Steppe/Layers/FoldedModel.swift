@@ -71,7 +71,8 @@ public struct FoldedModel<Scalar: TensorScalar>: Sendable {
   }
 
   /// One step for two neighbours, or nil.
-  private static func joined(_ first: InferenceStep<Scalar>, _ second: InferenceStep<Scalar>) -> InferenceStep<Scalar>? {
+  private static func joined(_ first: InferenceStep<Scalar>, _ second: InferenceStep<Scalar>) -> InferenceStep<Scalar>?
+  {
     switch (first, second) {
     case (.dense(let weight, let bias, .identity, let matrixOnly), .activation(let activation)):
       .dense(weight: weight, bias: bias, activation: activation, matrixOnly: matrixOnly)
@@ -118,7 +119,8 @@ public struct FoldedModel<Scalar: TensorScalar>: Sendable {
       for input in 0..<inputs { sum += Double(w[output * inputs + input]) * offsets[input] }
       return Scalar(sum)
     }
-    return .dense(weight: weight * norm.scale, bias: Tensor(newBias), activation: activation,
+    return .dense(
+      weight: weight * norm.scale, bias: Tensor(newBias), activation: activation,
       matrixOnly: matrixOnly)
   }
 }

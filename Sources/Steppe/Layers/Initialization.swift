@@ -22,7 +22,8 @@ public enum WeightInitialization: Sendable, Equatable {
       .randomNormal(shape: shape, standardDeviation: Scalar(deviation), using: &generator)
     }
     func uniform(_ bound: Double) -> Tensor<Scalar> {
-      bound > 0 ? .randomUniform(shape: shape, in: Scalar(-bound)..<Scalar(bound), using: &generator) : .zeros(shape: shape)
+      bound > 0
+        ? .randomUniform(shape: shape, in: Scalar(-bound)..<Scalar(bound), using: &generator) : .zeros(shape: shape)
     }
     let (inputs, both) = (Double(max(fanIn, 1)), Double(max(fanIn + fanOut, 1)))
     return switch self {

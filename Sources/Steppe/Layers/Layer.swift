@@ -6,7 +6,8 @@
 ///
 /// Layers are references without locks, for one task at a time; ``folded()`` gives the value that tasks share.
 ///
-/// A layer of your own implements `name`, `forward` and `callAsFunction`; the rest has defaults for a layer without parameters.
+/// A layer of your own implements `name`, `forward`, `callAsFunction` and `inferenceSteps`; the rest has defaults for a layer without
+/// parameters.
 public protocol Layer<Scalar>: AnyObject {
   associatedtype Scalar: TensorScalar
 
@@ -25,6 +26,10 @@ public protocol Layer<Scalar>: AnyObject {
   /// What a checkpoint holds, by PyTorch's names relative to this layer, in PyTorch's order.
   var state: [StateEntry<Scalar>] { get }
 
+  /// The generators that training draws from, such as a dropout's: a training checkpoint holds them. A layer takes back as many as it
+  /// gives.
+  var randomGenerators: [RandomGenerator] { get set }
+
   /// The shape that `input` gives, batch axis included.
   ///
   /// - Throws: ``LayerError`` where the layer cannot take `input`, in training or in evaluation.
@@ -37,6 +42,10 @@ public protocol Layer<Scalar>: AnyObject {
 extension Layer {
   public var parameters: [Parameter<Scalar>] { [] }
   public var state: [StateEntry<Scalar>] { [] }
+  public var randomGenerators: [RandomGenerator] {
+    get { [] }
+    set {}
+  }
   public func outputShape(for input: [Int], training: Bool) throws(LayerError) -> [Int] { input }
 
   /// An immutable, `Sendable` value that computes what this layer computes in evaluation, with every batch norm that stands beside a
@@ -53,7 +62,9 @@ extension Layer {
 
   /// Stops where `input` does not suit: shapes within a program are the programmer's.
   package func check(_ input: Tensor<Scalar>, training: Bool) {
-    do throws(LayerError) { _ = try outputShape(for: input.shape, training: training) } catch { stop(error.description) }
+    do throws(LayerError) { _ = try outputShape(for: input.shape, training: training) } catch {
+      stop(error.description)
+    }
   }
 }
 

@@ -13,6 +13,11 @@ public final class Residual<Scalar: TensorScalar>: Layer {
   public var parameters: [Parameter<Scalar>] { branch.parameters }
   public var state: [StateEntry<Scalar>] { branch.state }
 
+  public var randomGenerators: [RandomGenerator] {
+    get { branch.randomGenerators }
+    set { branch.randomGenerators = newValue }
+  }
+
   public func outputShape(for input: [Int], training: Bool) throws(LayerError) -> [Int] {
     let output = try branch.outputShape(for: input, training: training)
     guard output == input else {

@@ -43,6 +43,18 @@ public final class Sequential<Scalar: TensorScalar>: Layer {
     layers.enumerated().flatMap { index, layer in layer.state.map { $0.prefixed("\(index)") } }
   }
 
+  public var randomGenerators: [RandomGenerator] {
+    get { layers.flatMap { $0.randomGenerators } }
+    set {
+      var rest = newValue[...]
+      for layer in layers {
+        let count = layer.randomGenerators.count
+        layer.randomGenerators = Array(rest.prefix(count))
+        rest = rest.dropFirst(count)
+      }
+    }
+  }
+
   public func outputShape(for input: [Int], training: Bool) throws(LayerError) -> [Int] {
     var shape = input
     for layer in layers { shape = try layer.outputShape(for: shape, training: training) }

@@ -34,6 +34,16 @@ package struct Gate: ~Copyable, @unchecked Sendable {
     if free.add(1, ordering: .releasing).oldValue < 0 { sem_post(wakeUps) }
   }
 
+  /// Waits until nobody stands inside, and keeps everybody out until ``open()``. Two threads must not do so at once.
+  package borrowing func close() {
+    for _ in 0..<places { enter() }
+  }
+
+  /// Ends ``close()``.
+  package borrowing func open() {
+    for _ in 0..<places { leave() }
+  }
+
   /// As new, when no other thread is left that knows the gate.
   package borrowing func reset() {
     free.store(places, ordering: .relaxed)

@@ -78,16 +78,15 @@ extension Tensor {
 func withWorkspace<Scalar: TensorScalar>(
   _ routine: (UnsafeMutablePointer<Scalar>, blasint) -> blasint
 ) -> Int {
-  OpenBLAS.call {
-    var wanted: Scalar = 0
-    let status = routine(&wanted, -1)
-    guard status == 0 else { return Int(status) }
-    // The size comes back as a scalar, which may have been rounded down.
-    let count = Swift.max(1, Int(wanted.nextUp.rounded(.up)))
-    let work = Storage<Scalar>(count: count)
-    defer { withExtendedLifetime(work) {} }
-    return Int(routine(work.pointer, blasint(clamping: count)))
-  }
+  var wanted: Scalar = 0
+  let status = OpenBLAS.call { routine(&wanted, -1) }
+  guard status == 0 else { return Int(status) }
+  // The size comes back as a scalar, which may have been rounded down. Nothing is allocated inside the gate: a fork that holds the
+  // pool waits for it.
+  let count = Swift.max(1, Int(wanted.nextUp.rounded(.up)))
+  let work = Storage<Scalar>(count: count)
+  defer { withExtendedLifetime(work) {} }
+  return OpenBLAS.call { Int(routine(work.pointer, blasint(clamping: count))) }
 }
 
 /// Calls `factorize` for each of `count` matrices, on several threads where they are many, and returns the first that failed with its

@@ -9,6 +9,8 @@ import Synchronization
 /// feel too. A host that needs the count for itself sets ``managesThreads`` to false, or `STEPPE_OPENBLAS_THREADS=keep` in the
 /// environment: Steppe then leaves the count alone, and where it is above 1 hands whole products to OpenBLAS's own threads.
 ///
+/// A fork waits until Steppe's threads have left OpenBLAS, and its child may compute.
+///
 /// OpenBLAS's work buffers are finite and it ends the process when they run out, so at most 64 threads of Steppe's stand inside it at
 /// once; others wait.
 public enum OpenBLAS {
@@ -50,6 +52,7 @@ public enum OpenBLAS {
 
   private static let manages = Atomic<Bool>(getenv("STEPPE_OPENBLAS_THREADS").map { strcmp($0, "keep") != 0 } ?? true)
   private static let started = Atomic<Bool>(false)
+  private static let forking = Lock()
   private static let setup = Setup(manages: managesThreads, started: started)
 
   /// What the first call finds out and sets.
@@ -74,8 +77,20 @@ public enum OpenBLAS {
         Int($0.prefix { $0.isNumber })
       }
       gate = Gate(places: (threads ?? 1) >= 32 ? 64 : 48)
-      // A forked child has none of the threads that stood inside or waited.
-      pthread_atfork(nil, nil) { OpenBLAS.setup.gate.reset() }
+      // OpenBLAS's locks do not survive a fork while a thread holds one, so a fork waits until nobody stands inside.
+      pthread_atfork(
+        {
+          OpenBLAS.forking.lock()
+          OpenBLAS.setup.gate.close()
+        },
+        {
+          OpenBLAS.setup.gate.open()
+          OpenBLAS.forking.unlock()
+        },
+        {
+          OpenBLAS.setup.gate.reset()
+          OpenBLAS.forking.unlock()
+        })
     }
 
     @inline(__always)

@@ -23,20 +23,19 @@ extension Tensor {
   public func matmul(_ other: Tensor, transposeLeft: Bool = false, transposeRight: Bool = false) -> Tensor {
     let left = transposeLeft && rank > 1 ? swappingAxes(-1, -2) : self
     let right = transposeRight && other.rank > 1 ? other.swappingAxes(-1, -2) : other
-    let operands = "\(shape)\(transposeLeft ? "ᵀ" : "") and \(other.shape)\(transposeRight ? "ᵀ" : "")"
-    require(rank > 0 && other.rank > 0, "Tensor.matmul: \(operands): a scalar is no factor; use *")
+    func operands() -> String { "\(shape)\(transposeLeft ? "ᵀ" : "") and \(other.shape)\(transposeRight ? "ᵀ" : "")" }
+    require(rank > 0 && other.rank > 0, "Tensor.matmul: \(operands()): a scalar is no factor; use *")
     let a = left.rank == 1 ? left.expandingAxis(0) : left
     let b = right.rank == 1 ? right.expandingAxis(1) : right
     let (m, k, n) = (a.shape[a.rank - 2], a.shape[a.rank - 1], b.shape[b.rank - 1])
-    require(b.shape[b.rank - 2] == k, "Tensor.matmul: shapes \(operands) do not fit")
+    require(b.shape[b.rank - 2] == k, "Tensor.matmul: shapes \(operands()) do not fit")
     let batch = broadcastShape(
-      Array(a.shape.dropLast(2)), Array(b.shape.dropLast(2)), "Tensor.matmul: \(operands): leading axes")
+      Array(a.shape.dropLast(2)), Array(b.shape.dropLast(2)), "Tensor.matmul: \(operands()): leading axes")
     let result = Tensor(uninitialized: batch + [m, n])
     Self.multiply(a, b, into: result, batch: batch)
-    var shape = batch
-    if rank > 1 { shape.append(m) }
-    if other.rank > 1 { shape.append(n) }
-    return result.reshaped(shape)
+    if rank > 1 && other.rank > 1 { return result }
+    // A vector's axis of size 1 goes.
+    return result.reshaped(batch + (rank > 1 ? [m] : []) + (other.rank > 1 ? [n] : []))
   }
 
   /// One product for each index of `batch`, into a fresh contiguous tensor.

@@ -175,8 +175,8 @@ extension Tensor {
       short * count + 512 * long <= Int(blasint.max),
       "Tensor.leastSquares: shapes \(shape) and \(rightHandSides.shape) need a workspace beyond LAPACK's integers")
     let factors = columnMajorCopy()
-    // B goes in and X comes out in the same columns, so they have the length of the longer.
-    let columnsInOut = Tensor.zeros(shape: [count, long])
+    // B goes in and X comes out in the same columns, so they have the length of the longer. LAPACK wants one at least.
+    let columnsInOut = Tensor.zeros(shape: [Swift.max(count, 1), long])
     copyStrided(
       shape: [count, rows], from: b.storage.pointer + b.offset, strides: [b.strides[1], b.strides[0]],
       to: columnsInOut.address, strides: [long, 1])
@@ -192,7 +192,7 @@ extension Tensor {
       var integers = [blasint](repeating: 0, count: short * (3 * (Int.bitWidth - short.leadingZeroBitCount) + 11))
       let info = withWorkspace { work, size in
         lapack.gelsd(
-          blasint(rows), blasint(columns), blasint(count), a, blasint(rows), x, blasint(long), s, rcond,
+          blasint(rows), blasint(columns), blasint(Swift.max(count, 1)), a, blasint(rows), x, blasint(long), s, rcond,
           &rank, work, size, &integers)
       }
       checkArguments(info, "gelsd")

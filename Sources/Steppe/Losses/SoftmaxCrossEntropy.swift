@@ -53,7 +53,8 @@ public func softmaxCrossEntropy<Scalar: TensorScalar>(
 ///   - reduction: Whether the N rows are averaged or added up.
 /// - Returns: The loss (the mean of no rows is NaN), and its gradient by the logits, `[N, C]`.
 public func softmaxCrossEntropy<Scalar: TensorScalar>(
-  _ logits: Tensor<Scalar>, _ distributions: Tensor<Scalar>, labelSmoothing: Scalar = 0, reduction: LossReduction = .mean
+  _ logits: Tensor<Scalar>, _ distributions: Tensor<Scalar>, labelSmoothing: Scalar = 0,
+  reduction: LossReduction = .mean
 ) -> (loss: Scalar, gradient: Tensor<Scalar>) {
   requireLogits(logits, labelSmoothing)
   require(
@@ -64,7 +65,8 @@ public func softmaxCrossEntropy<Scalar: TensorScalar>(
   defer { withExtendedLifetime(targets) {} }
   return crossEntropy(logits, reduction) { rows, x, scale, losses, gradient in
     Scalar.kernels.cross_entropy_distributions(
-      x, targets.address + rows.lowerBound * classes, Double(labelSmoothing), scale, losses, gradient, rows.count, classes)
+      x, targets.address + rows.lowerBound * classes, Double(labelSmoothing), scale, losses, gradient, rows.count,
+      classes)
   }
 }
 

@@ -157,7 +157,9 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
     if isFrozen, tracksRunningStatistics { return forwardFrozen(input) }
     let (x, gammaValue) = (input.contiguous(), gamma.value)
     let (output, moments) = Self.normalizedByBatch(x, gammaValue, beta.value, epsilon, layout)
-    if tracksRunningStatistics, !isFrozen { track(moments, count: ChannelShape(shape: x.shape, place: layout).valuesPerChannel) }
+    if tracksRunningStatistics, !isFrozen {
+      track(moments, count: ChannelShape(shape: x.shape, place: layout).valuesPerChannel)
+    }
     let trains = !isFrozen
     let pullback = Pullback<Scalar>(shape: output.shape) { [self] gradient, needsInput in
       let (dx, dGamma, dBeta) = Self.gradients(
@@ -218,7 +220,8 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
     let sums = Storage<Double>(count: 2 * shape.channels)
     let (dGamma, dBeta) = (sums.pointer, sums.pointer + shape.channels)
     ChannelNormalization<Scalar>(shape, tensors: 2).backward(
-      x: x.address, dy: dy.address, dx: dx?.address, gamma: g.address, moments: moments, epsilon: epsilon, dGamma: dGamma,
+      x: x.address, dy: dy.address, dx: dx?.address, gamma: g.address, moments: moments, epsilon: epsilon,
+      dGamma: dGamma,
       dBeta: dBeta)
     func tensor(_ values: UnsafePointer<Double>) -> Tensor<Scalar> {
       Tensor(UnsafeBufferPointer(start: values, count: shape.channels).map { Scalar($0) })

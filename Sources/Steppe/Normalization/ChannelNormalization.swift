@@ -2,10 +2,20 @@ import CSteppeKernels
 
 /// Mean and biased variance of each channel.
 struct ChannelMoments {
-  var mean: [Double]
-  var variance: [Double]
+  private let storage: Storage<Double>
+  let channels: Int
 
-  var isFinite: Bool { mean.allSatisfy(\.isFinite) && variance.allSatisfy(\.isFinite) }
+  init(channels: Int) {
+    storage = Storage(count: 3 * channels)
+    self.channels = channels
+  }
+
+  var mean: UnsafeMutablePointer<Double> { storage.pointer }
+  /// The mean less its rounding to the scalar type, to more digits than `mean` has room for.
+  var remainder: UnsafeMutablePointer<Double> { storage.pointer + channels }
+  var variance: UnsafeMutablePointer<Double> { storage.pointer + 2 * channels }
+
+  var isFinite: Bool { (0..<channels).allSatisfy { moments.mean[$0].isFinite && moments.variance[$0].isFinite } }
 }
 
 /// Batch statistics, normalization and their gradients over the channels of one tensor (SPEC §4), as a ``ChannelSchedule`` orders them.
@@ -40,43 +50,42 @@ struct ChannelNormalization<Scalar: TensorScalar> {
   func forward(
     x: Pointer, y: MutablePointer, gamma: Pointer, beta: Pointer, epsilon: Double, activation: Activation
   ) -> ChannelMoments {
-    moments { mean, variance in
-      switch schedule {
-      case .columns(let parts, let panel):
-        forEachPanel(parts: parts, width: panel) { channels in
-          columnMoments(x, channels, mean, variance)
-          let scratch = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: 3)
-          scratch.fill { affine($0, mean, variance, gamma, beta, epsilon) }
-          normalizeColumns(x, y, rows: 0..<shape.samples, scratch, activation)
-        }
-      case .rows(let parts):
-        rowMoments(x, parts: parts, mean, variance)
-        let scratch = ColumnCoefficients<Scalar>(channels: 0..<shape.channels, fold: fold, count: 3)
-        scratch.fill { affine($0, mean, variance, gamma, beta, epsilon) }
-        Parallel.run(parts: parts) { part in
-          normalizeColumns(x, y, rows: Parallel.range(part, of: parts, count: shape.samples), scratch, activation)
-        }
-      case .runs, .splitRuns:
-        forEachChannel { channel in
-          runMoments(x, channel, mean, variance)
-        } merged: {
-          splitRunMoments(x, mean, variance)
-        } then: { channel, samples in
-          let c = affine(channel, mean, variance, gamma, beta, epsilon)
-          let start = samples.lowerBound * shape.sampleStride + channel * fold
-          Scalar.kernels.run_normalize(
-            activation.kernel, activation.parameter, x + start, y + start, shape.sampleStride, samples.count, fold,
-            Double(c.0), Double(c.1), Double(c.2), true, streams)
-        }
+    let moments = ChannelMoments(channels: shape.channels)
+    switch schedule {
+    case .columns(let parts, let panel):
+      forEachPanel(parts: parts, width: panel) { channels in
+        columnMoments(x, channels, moments)
+        let scratch = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: 3)
+        scratch.fill { affine($0, moments, gamma, beta, epsilon) }
+        normalizeColumns(x, y, rows: 0..<shape.samples, scratch, activation)
+      }
+    case .rows(let parts):
+      rowMoments(x, parts: parts, moments)
+      let scratch = ColumnCoefficients<Scalar>(channels: 0..<shape.channels, fold: fold, count: 3)
+      scratch.fill { affine($0, moments, gamma, beta, epsilon) }
+      Parallel.run(parts: parts) { part in
+        normalizeColumns(x, y, rows: Parallel.range(part, of: parts, count: shape.samples), scratch, activation)
+      }
+    case .runs, .splitRuns:
+      forEachChannel { channel in
+        runMoments(x, channel, moments)
+      } merged: {
+        splitRunMoments(x, moments)
+      } then: { channel, samples in
+        let c = affine(channel, moments, gamma, beta, epsilon)
+        let start = samples.lowerBound * shape.sampleStride + channel * fold
+        Scalar.kernels.run_normalize(
+          activation.kernel, activation.parameter, x + start, y + start, shape.sampleStride, samples.count, fold,
+          Double(c.0), Double(c.1), Double(c.2), true, streams)
       }
     }
+    return moments
   }
 
   /// y = f((x − shift)·scale + offset) with given coefficients for each channel: evaluation.
   func apply(
     x: Pointer, y: MutablePointer, activation: Activation = .identity, _ coefficients: (Int) -> (Scalar, Scalar, Scalar)
   ) {
-    let bytes = MemoryLayout<Scalar>.stride
     if fold >= ChannelSchedule.longRun {
       // One stretch after another in memory's order.
       let runs = shape.samples * shape.channels
@@ -92,7 +101,7 @@ struct ChannelNormalization<Scalar: TensorScalar> {
     }
     let scratch = ColumnCoefficients<Scalar>(channels: 0..<shape.channels, fold: fold, count: 3)
     scratch.fill(coefficients)
-    let grain = max(1, Parallel.elementGrain / max(1, shape.sampleStride), 64 / bytes / max(1, shape.sampleStride))
+    let grain = max(1, Parallel.elementGrain / max(1, shape.sampleStride))
     Parallel.ranges(shape.samples, grain: grain) { rows in
       normalizeColumns(x, y, rows: rows, scratch, activation, backwards: false)
     }
@@ -105,58 +114,52 @@ struct ChannelNormalization<Scalar: TensorScalar> {
     x: Pointer, dy: Pointer, dx: MutablePointer?, gamma: Pointer, moments: ChannelMoments, epsilon: Double,
     dGamma: UnsafeMutablePointer<Double>, dBeta: UnsafeMutablePointer<Double>
   ) {
-    moments.mean.withUnsafeBufferPointer { mean in
-      moments.variance.withUnsafeBufferPointer { variance in
-        let mean = mean.baseAddress!
-        let variance = variance.baseAddress!
-        let slope = { (channel: Int) in
-          gradient(channel, mean, variance, gamma, epsilon, dGamma, dBeta)
+    let slope = { (channel: Int) in
+      gradient(channel, moments, gamma, epsilon, dGamma, dBeta)
+    }
+    switch schedule {
+    case .columns(let parts, let panel):
+      forEachPanel(parts: parts, width: panel) { channels in
+        let sums = ColumnSums(columns: channels.count * fold)
+        columnGradientSums(x, dy, rows: 0..<shape.samples, shifts(channels, moments), sums)
+        sums.fold(by: fold) { finishGradient(channels.lowerBound + $0, $1, $2, moments, epsilon, dGamma, dBeta) }
+        guard let dx else { return }
+        let scratch = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: 4)
+        scratch.fill(slope)
+        applyGradient(x, dy, dx, rows: 0..<shape.samples, scratch)
+      }
+    case .rows(let parts):
+      let shift = shifts(0..<shape.channels, moments)
+      let sums = ColumnSums(columns: shape.sampleStride, parts: parts)
+      Parallel.run(parts: parts) { part in
+        columnGradientSums(
+          x, dy, rows: Parallel.range(part, of: parts, count: shape.samples), shift, sums.part(part))
+      }
+      sums.merge()
+      sums.fold(by: fold) { finishGradient($0, $1, $2, moments, epsilon, dGamma, dBeta) }
+      guard let dx else { return }
+      let scratch = ColumnCoefficients<Scalar>(channels: 0..<shape.channels, fold: fold, count: 4)
+      scratch.fill(slope)
+      Parallel.run(parts: parts) { part in
+        applyGradient(x, dy, dx, rows: Parallel.range(part, of: parts, count: shape.samples), scratch)
+      }
+    case .runs, .splitRuns:
+      forEachChannel { channel in
+        let (sum, product) = runGradientSums(x, dy, channel, 0..<shape.samples, moments)
+        finishGradient(channel, sum, product, moments, epsilon, dGamma, dBeta)
+      } merged: {
+        forEachSplitSum { channel, samples in
+          runGradientSums(x, dy, channel, samples, moments)
+        } finish: { channel, sum, product in
+          finishGradient(channel, sum, product, moments, epsilon, dGamma, dBeta)
         }
-        switch schedule {
-        case .columns(let parts, let panel):
-          forEachPanel(parts: parts, width: panel) { channels in
-            let sums = ColumnSums(columns: channels.count * fold)
-            columnGradientSums(x, dy, rows: 0..<shape.samples, shifts(channels, mean), sums)
-            sums.fold(by: fold) { finishGradient(channels.lowerBound + $0, $1, $2, mean, variance, epsilon, dGamma, dBeta) }
-            guard let dx else { return }
-            let scratch = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: 4)
-            scratch.fill(slope)
-            applyGradient(x, dy, dx, rows: 0..<shape.samples, scratch)
-          }
-        case .rows(let parts):
-          let shift = shifts(0..<shape.channels, mean)
-          let sums = ColumnSums(columns: shape.sampleStride, parts: parts)
-          Parallel.run(parts: parts) { part in
-            columnGradientSums(
-              x, dy, rows: Parallel.range(part, of: parts, count: shape.samples), shift, sums.part(part))
-          }
-          sums.merge()
-          sums.fold(by: fold) { finishGradient($0, $1, $2, mean, variance, epsilon, dGamma, dBeta) }
-          guard let dx else { return }
-          let scratch = ColumnCoefficients<Scalar>(channels: 0..<shape.channels, fold: fold, count: 4)
-          scratch.fill(slope)
-          Parallel.run(parts: parts) { part in
-            applyGradient(x, dy, dx, rows: Parallel.range(part, of: parts, count: shape.samples), scratch)
-          }
-        case .runs, .splitRuns:
-          forEachChannel { channel in
-            let (sum, product) = runGradientSums(x, dy, channel, 0..<shape.samples, mean)
-            finishGradient(channel, sum, product, mean, variance, epsilon, dGamma, dBeta)
-          } merged: {
-            forEachSplitSum { channel, samples in
-              runGradientSums(x, dy, channel, samples, mean)
-            } finish: { channel, sum, product in
-              finishGradient(channel, sum, product, mean, variance, epsilon, dGamma, dBeta)
-            }
-          } then: { channel, samples in
-            guard let dx else { return }
-            let c = slope(channel)
-            let start = samples.lowerBound * shape.sampleStride + channel * fold
-            Scalar.kernels.run_gradient(
-              x + start, dy + start, dx + start, shape.sampleStride, samples.count, fold, Double(c.0), Double(c.1),
-              Double(c.2), Double(c.3), true, streams)
-          }
-        }
+      } then: { channel, samples in
+        guard let dx else { return }
+        let c = slope(channel)
+        let start = samples.lowerBound * shape.sampleStride + channel * fold
+        Scalar.kernels.run_gradient(
+          x + start, dy + start, dx + start, shape.sampleStride, samples.count, fold, Double(c.0), Double(c.1),
+          Double(c.2), Double(c.3), true, streams)
       }
     }
   }
@@ -165,34 +168,33 @@ struct ChannelNormalization<Scalar: TensorScalar> {
 
   /// shift, scale and offset of channel c for y = (x − shift)·scale + offset.
   private func affine(
-    _ c: Int, _ mean: UnsafePointer<Double>, _ variance: UnsafePointer<Double>, _ gamma: Pointer, _ beta: Pointer,
+    _ c: Int, _ moments: ChannelMoments, _ gamma: Pointer, _ beta: Pointer,
     _ epsilon: Double
   ) -> (Scalar, Scalar, Scalar) {
-    let shift = Scalar(mean[c])
-    let scale = Double(gamma[c]) / (variance[c] + epsilon).squareRoot()
-    return (shift, Scalar(scale), Scalar(Double(beta[c]) - (mean[c] - Double(shift)) * scale))
+    let shift = Scalar(moments.mean[c])
+    let scale = Double(gamma[c]) / (moments.variance[c] + epsilon).squareRoot()
+    return (shift, Scalar(scale), Scalar(Double(beta[c]) - moments.remainder[c] * scale))
   }
 
   /// shift, a, b and e of channel c for dx = a·dy + b·(x − shift) + e.
   private func gradient(
-    _ c: Int, _ mean: UnsafePointer<Double>, _ variance: UnsafePointer<Double>, _ gamma: Pointer, _ epsilon: Double,
+    _ c: Int, _ moments: ChannelMoments, _ gamma: Pointer, _ epsilon: Double,
     _ dGamma: UnsafePointer<Double>, _ dBeta: UnsafePointer<Double>
   ) -> (Scalar, Scalar, Scalar, Scalar) {
-    let shift = Scalar(mean[c])
-    let rstd = 1 / (variance[c] + epsilon).squareRoot()
+    let shift = Scalar(moments.mean[c])
+    let rstd = 1 / (moments.variance[c] + epsilon).squareRoot()
     let a = Double(gamma[c]) * rstd
     let b = -a * rstd * dGamma[c] / m
-    return (shift, Scalar(a), Scalar(b), Scalar(-a * dBeta[c] / m - b * (mean[c] - Double(shift))))
+    return (shift, Scalar(a), Scalar(b), Scalar(-a * dBeta[c] / m - b * moments.remainder[c]))
   }
 
   /// dγ and dβ of channel c from Σdy and Σdy·(x − shift).
   private func finishGradient(
-    _ c: Int, _ sum: Double, _ product: Double, _ mean: UnsafePointer<Double>, _ variance: UnsafePointer<Double>,
+    _ c: Int, _ sum: Double, _ product: Double, _ moments: ChannelMoments,
     _ epsilon: Double, _ dGamma: UnsafeMutablePointer<Double>, _ dBeta: UnsafeMutablePointer<Double>
   ) {
-    let rest = mean[c] - Double(Scalar(mean[c]))
     dBeta[c] = sum
-    dGamma[c] = (product - rest * sum) / (variance[c] + epsilon).squareRoot()
+    dGamma[c] = (product - moments.remainder[c] * sum) / (moments.variance[c] + epsilon).squareRoot()
   }
 
   /// Mean and variance of channel c from the sums of x − shift and its squares; false where the shift was too far off for the variance.
@@ -201,9 +203,11 @@ struct ChannelNormalization<Scalar: TensorScalar> {
     _ variance: UnsafeMutablePointer<Double>
   ) -> Bool {
     let distance = sum / m
-    mean[c] = Double(shift) + distance
+    let mean = Double(shift) + distance
+    moments.mean[c] = mean
+    moments.remainder[c] = Double(shift) - Double(Scalar(mean)) + distance
     let spread = squares / m - distance * distance
-    variance[c] = spread < 0 ? 0 : spread
+    moments.variance[c] = spread < 0 ? 0 : spread
     // The rounding of the squares is relative to spread + distance², so that distance² must not exceed the spread.
     return !(distance * distance > spread)
   }
@@ -211,9 +215,9 @@ struct ChannelNormalization<Scalar: TensorScalar> {
   // MARK: Statistics by columns
 
   private func columnMoments(
-    _ x: Pointer, _ channels: Range<Int>, _ mean: UnsafeMutablePointer<Double>, _ variance: UnsafeMutablePointer<Double>
+    _ x: Pointer, _ channels: Range<Int>, _ moments: ChannelMoments
   ) {
-    refined(channels, x, mean, variance) { shift in
+    refined(channels, x, moments) { shift in
       let sums = ColumnSums(columns: channels.count * fold)
       Scalar.kernels.column_moments(
         x + channels.lowerBound * fold, shape.sampleStride, shape.samples, channels.count * fold, shift.column(0),
@@ -223,9 +227,9 @@ struct ChannelNormalization<Scalar: TensorScalar> {
   }
 
   private func rowMoments(
-    _ x: Pointer, parts: Int, _ mean: UnsafeMutablePointer<Double>, _ variance: UnsafeMutablePointer<Double>
+    _ x: Pointer, parts: Int, _ moments: ChannelMoments
   ) {
-    refined(0..<shape.channels, x, mean, variance) { shift in
+    refined(0..<shape.channels, x, moments) { shift in
       let sums = ColumnSums(columns: shape.sampleStride, parts: parts)
       Parallel.run(parts: parts) { part in
         let rows = Parallel.range(part, of: parts, count: shape.samples)
@@ -241,7 +245,7 @@ struct ChannelNormalization<Scalar: TensorScalar> {
 
   /// Takes `sums` by a sampled shift, and once more by the mean found where a channel's sample lay too far off.
   private func refined(
-    _ channels: Range<Int>, _ x: Pointer, _ mean: UnsafeMutablePointer<Double>, _ variance: UnsafeMutablePointer<Double>,
+    _ channels: Range<Int>, _ x: Pointer, _ moments: ChannelMoments,
     _ sums: (ColumnCoefficients<Scalar>) -> ColumnSums
   ) {
     let shift = sampledShifts(x, channels)
@@ -250,11 +254,11 @@ struct ChannelNormalization<Scalar: TensorScalar> {
       sums(shift).fold(by: fold) { index, sum, squares in
         let channel = channels.lowerBound + index
         let near = finish(
-          channel, shift: shift.column(0)[index * fold], sum: sum, squares: squares, mean, variance)
+          channel, shift: shift.column(0)[index * fold], sum: sum, squares: squares, moments)
         isNear = isNear && near
       }
       if isNear { return }
-      shift.fill { (Scalar(mean[$0]), 0, 0, 0) }
+      shift.fill { (Scalar(moments.mean[$0]), 0, 0, 0) }
     }
   }
 
@@ -305,27 +309,27 @@ struct ChannelNormalization<Scalar: TensorScalar> {
       c.columns, c.column(0), c.column(1), c.column(2), c.column(3), true, streams)
   }
 
-  private func shifts(_ channels: Range<Int>, _ mean: UnsafePointer<Double>) -> ColumnCoefficients<Scalar> {
+  private func shifts(_ channels: Range<Int>, _ moments: ChannelMoments) -> ColumnCoefficients<Scalar> {
     let result = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: 1)
-    result.fill { (Scalar(mean[$0]), 0, 0, 0) }
+    result.fill { (Scalar(moments.mean[$0]), 0, 0, 0) }
     return result
   }
 
   // MARK: Statistics by runs
 
   private func runMoments(
-    _ x: Pointer, _ channel: Int, _ mean: UnsafeMutablePointer<Double>, _ variance: UnsafeMutablePointer<Double>
+    _ x: Pointer, _ channel: Int, _ moments: ChannelMoments
   ) {
     var shift = sampledShift(x, channel)
     for _ in 0..<2 {
       let (sum, squares) = runSums(x, channel, 0..<shape.samples, shift)
-      if finish(channel, shift: shift, sum: sum, squares: squares, mean, variance) { return }
-      shift = Scalar(mean[channel])
+      if finish(channel, shift: shift, sum: sum, squares: squares, moments) { return }
+      shift = Scalar(moments.mean[channel])
     }
   }
 
   private func splitRunMoments(
-    _ x: Pointer, _ mean: UnsafeMutablePointer<Double>, _ variance: UnsafeMutablePointer<Double>
+    _ x: Pointer, _ moments: ChannelMoments
   ) {
     var shifts = (0..<shape.channels).map { sampledShift(x, $0) }
     for _ in 0..<2 {
@@ -333,11 +337,11 @@ struct ChannelNormalization<Scalar: TensorScalar> {
       forEachSplitSum { channel, samples in
         runSums(x, channel, samples, shifts[channel])
       } finish: { channel, sum, squares in
-        let near = finish(channel, shift: shifts[channel], sum: sum, squares: squares, mean, variance)
+        let near = finish(channel, shift: shifts[channel], sum: sum, squares: squares, moments)
         isNear = isNear && near
       }
       if isNear { return }
-      shifts = (0..<shape.channels).map { Scalar(mean[$0]) }
+      shifts = (0..<shape.channels).map { Scalar(moments.mean[$0]) }
     }
   }
 
@@ -350,12 +354,13 @@ struct ChannelNormalization<Scalar: TensorScalar> {
   }
 
   private func runGradientSums(
-    _ x: Pointer, _ dy: Pointer, _ channel: Int, _ samples: Range<Int>, _ mean: UnsafePointer<Double>
+    _ x: Pointer, _ dy: Pointer, _ channel: Int, _ samples: Range<Int>, _ moments: ChannelMoments
   ) -> (Double, Double) {
     var (sum, product) = (0.0, 0.0)
     let start = samples.lowerBound * shape.sampleStride + channel * fold
     Scalar.kernels.run_gradient_sums(
-      x + start, dy + start, shape.sampleStride, samples.count, fold, Double(Scalar(mean[channel])), &sum, &product)
+      x + start, dy + start, shape.sampleStride, samples.count, fold, Double(Scalar(moments.mean[channel])), &sum,
+      &product)
     return (sum, product)
   }
 
@@ -373,20 +378,6 @@ struct ChannelNormalization<Scalar: TensorScalar> {
   }
 
   // MARK: The order of the work
-
-  private func moments(
-    _ body: (_ mean: UnsafeMutablePointer<Double>, _ variance: UnsafeMutablePointer<Double>) -> Void
-  ) -> ChannelMoments {
-    var result = ChannelMoments(mean: [], variance: [])
-    result.mean = [Double](unsafeUninitializedCapacity: shape.channels) { mean, count in
-      result.variance = [Double](unsafeUninitializedCapacity: shape.channels) { variance, count in
-        if shape.channels > 0 { body(mean.baseAddress!, variance.baseAddress!) }
-        count = shape.channels
-      }
-      count = shape.channels
-    }
-    return result
-  }
 
   private func forEachPanel(parts: Int, width: Int, _ body: (Range<Int>) -> Void) {
     let unit = fold == 1 ? 64 / MemoryLayout<Scalar>.stride : 1

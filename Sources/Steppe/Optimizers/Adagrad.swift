@@ -26,6 +26,10 @@ public final class Adagrad<Scalar: TensorScalar>: FusedOptimizer<Scalar> {
     check("initialAccumulator", initialAccumulator, initialAccumulator >= 0, "at least 0")
   }
 
+  public override var hyperparameters: [String: Double] {
+    super.hyperparameters.merging(["epsilon": epsilon]) { $1 }
+  }
+
   override func configure(_ settings: inout steppe_optimizer_step, step: Int) { settings.epsilon = epsilon }
 
   override func apply(

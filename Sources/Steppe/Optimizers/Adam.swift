@@ -50,6 +50,10 @@ public class Adam<Scalar: TensorScalar>: FusedOptimizer<Scalar> {
     check("epsilon", epsilon, epsilon >= 0, "at least 0")
   }
 
+  public override var hyperparameters: [String: Double] {
+    super.hyperparameters.merging(["beta1": beta1, "beta2": beta2, "epsilon": epsilon]) { $1 }
+  }
+
   override func configure(_ settings: inout steppe_optimizer_step, step: Int) {
     settings.beta1 = beta1
     settings.beta2 = beta2

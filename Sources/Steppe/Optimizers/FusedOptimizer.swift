@@ -136,6 +136,13 @@ public class FusedOptimizer<Scalar: TensorScalar>: Optimizer {
     }
   }
 
+  /// Weight decay and clipping, and what the optimizer adds; see ``Optimizer/hyperparameters``.
+  public var hyperparameters: [String: Double] {
+    var result = ["weightDecay": weightDecay]
+    result["maximumGradientNorm"] = maximumGradientNorm
+    return result
+  }
+
   /// What a checkpoint holds; see ``Optimizer/state``.
   public var state: [StateEntry<Scalar>] {
     let names = parameters.map(\.name)

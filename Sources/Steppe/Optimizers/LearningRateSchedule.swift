@@ -22,6 +22,7 @@ public struct ConstantRate: LearningRateSchedule, Equatable {
     self.rate = rate
   }
 
+  /// ``rate``.
   public func rate(at step: Int) -> Double { rate }
 }
 
@@ -45,6 +46,7 @@ public struct StepDecay: LearningRateSchedule, Equatable {
     (self.initial, self.factor, self.every) = (initial, factor, every)
   }
 
+  /// initial · factor^⌊step / every⌋.
   public func rate(at step: Int) -> Double { initial * pow(factor, Double(max(step, 0) / every)) }
 }
 
@@ -69,6 +71,7 @@ public struct CosineDecay: LearningRateSchedule, Equatable {
     (self.initial, self.final, self.steps) = (initial, final, steps)
   }
 
+  /// The cosine's value, or `final` from step `steps` on.
   public func rate(at step: Int) -> Double {
     if step >= steps { return final }
     return final + (initial - final) * (1 + cos(.pi * Double(max(step, 0)) / Double(steps))) / 2
@@ -92,6 +95,7 @@ public struct Warmup: LearningRateSchedule {
     (self.steps, self.schedule) = (steps, schedule)
   }
 
+  /// The rise's value, or the other schedule's from step `steps` on.
   public func rate(at step: Int) -> Double {
     if step >= steps { return schedule.rate(at: step - steps) }
     return schedule.rate(at: 0) * Double(max(step, 0) + 1) / Double(steps + 1)

@@ -26,7 +26,15 @@ public protocol Optimizer<Scalar>: AnyObject {
   /// Applies the gathered gradients and clears them. Parameters that are not trainable, or have gathered nothing, stay as they are.
   func step()
 
+  /// The settings beside the rate by their names: a resumed run must have the same.
+  var hyperparameters: [String: Double] { get }
+
   /// What a checkpoint holds, so that a resumed run is bitwise the run that was not interrupted. The entries are the same before the
   /// first step as after it, so a fresh optimizer of the same parameters can load them. Settings such as the rate are not among them.
   var state: [StateEntry<Scalar>] { get }
+}
+
+extension Optimizer {
+  /// None.
+  public var hyperparameters: [String: Double] { [:] }
 }

@@ -36,6 +36,10 @@ public final class RMSProp<Scalar: TensorScalar>: FusedOptimizer<Scalar> {
     check("epsilon", epsilon, epsilon >= 0, "at least 0")
   }
 
+  public override var hyperparameters: [String: Double] {
+    super.hyperparameters.merging(["alpha": alpha, "epsilon": epsilon, "momentum": momentum]) { $1 }
+  }
+
   override func configure(_ settings: inout steppe_optimizer_step, step: Int) {
     settings.beta2 = alpha
     settings.epsilon = epsilon

@@ -38,6 +38,10 @@ public final class SGD<Scalar: TensorScalar>: FusedOptimizer<Scalar> {
     require(!nesterov || momentum > 0 && dampening == 0, "SGD: nesterov needs a momentum and no dampening")
   }
 
+  public override var hyperparameters: [String: Double] {
+    super.hyperparameters.merging(["momentum": momentum, "dampening": dampening, "nesterov": nesterov ? 1 : 0]) { $1 }
+  }
+
   override func configure(_ settings: inout steppe_optimizer_step, step: Int) {
     settings.momentum = momentum
     settings.dampening = dampening

@@ -67,7 +67,7 @@ public struct RandomGenerator: RandomNumberGenerator, Sendable, Equatable {
     return result
   }
 
-  private static func philox(counter: UInt64, stream: UInt64, seed: UInt64) -> (UInt64, UInt64) {
+  package static func philox(counter: UInt64, stream: UInt64, seed: UInt64) -> (UInt64, UInt64) {
     var (c0, c1) = (UInt32(truncatingIfNeeded: counter), UInt32(truncatingIfNeeded: counter >> 32))
     var (c2, c3) = (UInt32(truncatingIfNeeded: stream), UInt32(truncatingIfNeeded: stream >> 32))
     var (k0, k1) = (UInt32(truncatingIfNeeded: seed), UInt32(truncatingIfNeeded: seed >> 32))

@@ -108,7 +108,8 @@ extension Tensor {
     let outer = shape[..<axis].reduce(1, *)
     let inner = shape[(axis + 1)...].reduce(1, *)
     for index in indices {
-      require(index >= -size && index < size, "Tensor.gathering: index \(index) is outside axis \(axis) of shape \(shape)")
+      require(
+        index >= -size && index < size, "Tensor.gathering: index \(index) is outside axis \(axis) of shape \(shape)")
     }
     var newShape = shape
     newShape[axis] = indices.count

@@ -170,7 +170,8 @@ extension Tensor {
         return result
       }
       Parallel.ranges(outer, grain: Swift.max(1, Parallel.elementGrain / Swift.max(size, 1))) { range in
-        Scalar.kernels.reduce_rows(operation, x + range.lowerBound * size, size, range.count, size, y + range.lowerBound)
+        Scalar.kernels.reduce_rows(
+          operation, x + range.lowerBound * size, size, range.count, size, y + range.lowerBound)
       }
     } else if outer > 1 {
       Parallel.ranges(outer, grain: Swift.max(1, Parallel.elementGrain / Swift.max(size * inner, 1))) { range in

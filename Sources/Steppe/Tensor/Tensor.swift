@@ -71,7 +71,8 @@ package func rowMajorStrides(_ shape: [Int]) -> [Int] {
 extension Tensor {
   /// A tensor whose elements `initialize` writes, all of them, in row-major order.
   public init(
-    unsafeUninitializedShape shape: [Int], initializingWith initialize: (UnsafeMutableBufferPointer<Scalar>) throws -> Void
+    unsafeUninitializedShape shape: [Int],
+    initializingWith initialize: (UnsafeMutableBufferPointer<Scalar>) throws -> Void
   ) rethrows {
     let count = checkedCount(shape)
     let storage = Storage<Scalar>(count: count)
@@ -235,7 +236,8 @@ extension Tensor {
 
 /// Copies a block of `shape` between two layouts.
 package func copyStrided<Scalar: TensorScalar>(
-  shape: [Int], from source: UnsafePointer<Scalar>, strides sourceStrides: [Int], to target: UnsafeMutablePointer<Scalar>,
+  shape: [Int], from source: UnsafePointer<Scalar>, strides sourceStrides: [Int],
+  to target: UnsafeMutablePointer<Scalar>,
   strides targetStrides: [Int]
 ) {
   guard !shape.contains(0) else { return }

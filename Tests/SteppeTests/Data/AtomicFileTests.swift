@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import Steppe
+import Steppe
 
 extension DataTests {
   @Suite struct AtomicFileTests {
@@ -58,7 +58,8 @@ extension DataTests {
         try AtomicFile.write(to: path) { file throws(FileError) in try file.write([1]) }
       }
       let plain = folder.file("plain", [1])
-      expectFailure(.cannotWrite, of: folder("no/such"), "No such file or directory", folder("no/")) { () throws(FileError) in
+      expectFailure(.cannotWrite, of: folder("no/such"), "No such file or directory", folder("no/")) {
+        () throws(FileError) in
         try write(folder("no/such"))
       }
       expectFailure(.cannotWrite, of: plain + "/below", "Not a directory") { () throws(FileError) in
@@ -85,7 +86,7 @@ extension DataTests {
         let path = folder.file("old", [1, 2, 3])
         signal(SIGXFSZ, SIG_IGN)
         var limit = rlimit(rlim_cur: 1 << 20, rlim_max: 1 << 20)
-        setrlimit(__rlimit_resource_t(rawValue: 1), &limit)  // RLIMIT_FSIZE
+        setrlimit(__rlimit_resource_t(RLIMIT_FSIZE.rawValue), &limit)
         do throws(FileError) {
           try NPY.write(Tensor<Float>.ones(shape: [1 << 20]), to: path)
           exit(1)

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import Steppe
+import Steppe
 
 /// The tests of Sources/Steppe/Data: files, their formats, and data sets.
 @Suite struct DataTests {}

@@ -1,0 +1,56 @@
+import ArgumentParser
+import BenchmarkCases
+import Foundation
+import Steppe
+
+@main
+struct SteppeBench: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "steppe-bench", abstract: "Times Steppe's operations: median, spread, and the rate of work.",
+    discussion: "Close other programs first: on a busy machine the spread grows, and the median means less.")
+
+  @Option(help: "Run only the cases whose name matches this regular expression.")
+  var filter: String?
+
+  @Option(help: "The number of threads (default: the processors that this process may use).")
+  var threads: Int?
+
+  @Option(help: "The kernels' instruction set, one of: \(InstructionSet.available.joined(separator: ", ")).")
+  var isa: String?
+
+  @Flag(help: "Print one JSON object for each case and line, instead of the table.")
+  var json = false
+
+  @Flag(help: "Run each case a few times only, to see that it works.")
+  var quick = false
+
+  @Flag(help: "Print the cases' names and end.")
+  var list = false
+
+  func validate() throws {
+    if let filter, (try? Regex(filter)) == nil { throw ValidationError("'\(filter)' is not a regular expression.") }
+    if let threads, !(1...Parallel.maximumThreadCount).contains(threads) {
+      throw ValidationError("--threads must be in 1 … \(Parallel.maximumThreadCount).")
+    }
+    if let isa, !InstructionSet.available.contains(isa) {
+      throw ValidationError("This machine doesn't offer '\(isa)'; see --help.")
+    }
+  }
+
+  func run() throws {
+    if let threads { Parallel.threadCount = threads }
+    try InstructionSet.select(isa)
+    let pattern = try filter.map { try Regex($0) }
+    let cases = allCases.filter { item in pattern.map { item.name.contains($0) } ?? true }
+    guard !cases.isEmpty else { throw ValidationError("No case matches '\(filter ?? "")'; see --list.") }
+    if list {
+      for item in cases { print(item.name) }
+      return
+    }
+    let report: any Report = json ? JSONLines() : Table(nameWidth: cases.map(\.name.count).max()!)
+    report.begin()
+    for item in cases {
+      report.add(Measurement(item, duration: quick ? .zero : .milliseconds(500), minimumSamples: quick ? 1 : 5))
+    }
+  }
+}

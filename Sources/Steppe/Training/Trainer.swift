@@ -1,0 +1,331 @@
+/// The training loop for classifiers: shuffled batches, progress, validation, early stopping, checkpoints, and resumption.
+///
+/// ```swift
+/// let trainer = Trainer(model: model, optimizer: SGD(model.parameters, learningRate: 0.1, momentum: 0.9))
+/// trainer.configuration.epochs = 20
+/// trainer.configuration.checkpointFolder = "run"
+/// let report = try trainer.fit(training: training, validation: test) { progress in
+///   print(progress.epoch, progress.loss, progress.accuracy)
+///   return .continue
+/// }
+/// ```
+///
+/// The loop itself is short enough to write by hand where something else is wanted:
+///
+/// ```swift
+/// var sampler = BatchSampler(count: training.count, batchSize: 64, seed: 1)
+/// for epoch in 1...20 {
+///   while let rows = sampler.next() {
+///     let (images, labels) = training.batch(rows: rows)
+///     let (logits, pullback) = model.forward(images)
+///     pullback.accumulate(softmaxCrossEntropy(logits, labels).gradient)
+///     optimizer.step()
+///   }
+///   print(epoch, try evaluate(model, on: test).accuracy)
+/// }
+/// ```
+///
+/// **A stopped run** goes on by ``resume(from:)`` in a trainer made like the first, and ends bitwise as if it had never stopped, with the
+/// same number of threads. A checkpoint holds the model, the optimizer, the random generators and the place in the data; it takes its
+/// name in the folder complete or not at all, so that a run killed at any moment can be resumed.
+///
+/// **NaN and infinity** stop training with an error that says where they first came up. No checkpoint is written of a model that holds
+/// any, so the last one is good.
+///
+/// A trainer is a reference without locks, for one task at a time, as the model is.
+public final class Trainer<Scalar: TensorScalar> {
+  /// What is trained. It gives scores `[N, C]`, with C at least the data's number of classes.
+  public let model: any Layer<Scalar>
+  /// What moves its parameters.
+  public let optimizer: any Optimizer<Scalar>
+  /// The learning rate of each step of the run; nil for the optimizer's own, which must then stay as it is.
+  public let schedule: (any LearningRateSchedule)?
+  /// What is made small, and measured in validation.
+  public let loss: TrainingLoss<Scalar>
+  /// How it is done; may be changed until training begins.
+  public var configuration: TrainingConfiguration
+
+  /// The steps done since the run began.
+  public var step: Int { state.step }
+  /// The epochs done since the run began.
+  public var history: [EpochRecord] { state.history }
+
+  /// Where the run stands.
+  var state = TrainingState()
+  /// What the run was begun with; nil before.
+  var settings: [String: String]?
+  /// The last checkpoint written or read.
+  var lastCheckpoint: String?
+
+  /// A trainer that stands at the beginning.
+  ///
+  /// - Parameters:
+  ///   - model: What is trained.
+  ///   - optimizer: What moves its parameters.
+  ///   - schedule: The learning rate of each step; nil for the optimizer's own.
+  ///   - loss: What is made small.
+  ///   - configuration: How it is done.
+  public init(
+    model: any Layer<Scalar>, optimizer: any Optimizer<Scalar>, schedule: (any LearningRateSchedule)? = nil,
+    loss: TrainingLoss<Scalar> = .softmaxCrossEntropy(), configuration: TrainingConfiguration = TrainingConfiguration()
+  ) {
+    self.model = model
+    self.optimizer = optimizer
+    self.schedule = schedule
+    self.loss = loss
+    self.configuration = configuration
+  }
+
+  /// Trains until all epochs are done, the monitored metric stops improving, or `onProgress` asks to stop.
+  ///
+  /// A trainer that has been resumed, or was interrupted, goes on where it stands; one whose epochs are all done returns at once.
+  ///
+  /// With a checkpoint folder, a checkpoint is written at the start too, so that a folder that can't be written is found out before the
+  /// first step; beside the checkpoints the folder then holds `best.safetensors`, the model after the epoch with the best monitored
+  /// metric (where there are validation data).
+  ///
+  /// - Parameters:
+  ///   - training: The examples to train on.
+  ///   - validation: Examples on which the model is evaluated after each epoch.
+  ///   - onProgress: Called after a step when ``TrainingConfiguration/progressInterval`` has passed, and at the end of each epoch.
+  /// - Returns: What came of it.
+  /// - Throws: ``TrainingError``; ``LayerError`` where a layer can't take the batches; ``FileError`` where a checkpoint can't be written;
+  ///   and whatever the data sources or `onProgress` throw.
+  @discardableResult
+  public func fit(
+    training: any DataSource<Scalar>, validation: (any DataSource<Scalar>)? = nil,
+    onProgress: (TrainingProgress) throws -> TrainingAction = { _ in .continue }
+  ) throws -> TrainingReport {
+    var sampler = try prepare(training, validation)
+    let folder = try configuration.checkpointFolder.map { try CheckpointFolder($0, continuing: lastCheckpoint) }
+    if let folder, lastCheckpoint == nil { try writeCheckpoint(in: folder) }
+
+    var pace = Pace(step: state.step)
+    var outcome = isExhausted ? TrainingReport.Outcome.stoppedEarly : .completed
+    while state.position.epoch < configuration.epochs, !isExhausted {
+      var record: EpochRecord?
+      var isDue: Bool
+      if let rows = sampler.next() {
+        try trainStep(rows, of: training)
+        pace.examples += rows.count
+        isDue = if case .steps(let count) = configuration.checkpointInterval { state.step % count == 0 } else { false }
+      } else {
+        record = try finishEpoch(validation, in: folder, seconds: pace.lap())
+        isDue = if case .epochs(let count) = configuration.checkpointInterval {
+          sampler.position.epoch % count == 0
+        } else { false }
+        if isExhausted { outcome = .stoppedEarly }
+      }
+      state.position = sampler.position
+      var action = TrainingAction.continue
+      if record != nil || pace.isReportDue(every: configuration.progressInterval) {
+        action = try onProgress(progress(sampler, pace, record))
+      }
+      let isOver = state.position.epoch >= configuration.epochs || isExhausted
+      if let folder, isDue || action == .stop || isOver {
+        state.epoch.seconds += pace.lap()
+        try writeCheckpoint(in: folder)
+      }
+      if action == .stop, !isOver {
+        outcome = .interrupted
+        break
+      }
+    }
+    if folder == nil { try checkFinite() }
+    return TrainingReport(
+      outcome: outcome, history: state.history, step: state.step, seconds: pace.seconds,
+      checkpoint: folder == nil ? nil : lastCheckpoint, bestEpoch: state.best?.epoch,
+      bestModel: state.best == nil ? nil : folder?.bestModel)
+  }
+
+  /// Whether the monitored metric has not improved for as long as it may.
+  private var isExhausted: Bool {
+    configuration.patience.map { state.epochsWithoutImprovement >= $0 } ?? false
+  }
+
+  // MARK: Before the first step
+
+  /// Checks all that can be checked before, and returns the sampler where the run stands.
+  private func prepare(
+    _ training: any DataSource<Scalar>, _ validation: (any DataSource<Scalar>)?
+  ) throws -> BatchSampler {
+    try configuration.check(hasValidation: validation != nil)
+    try checkRate(optimizer.learningRate, "the optimizer's learning rate")
+    let own = Set(model.parameters.map { ObjectIdentifier($0) })
+    guard optimizer.parameters.contains(where: { own.contains(ObjectIdentifier($0)) }) else {
+      throw TrainingError.invalidSetting(
+        name: "optimizer", expected: "an optimizer of the model's parameters", found: "one of none of them")
+    }
+    guard training.count >= 1, validation.map({ $0.count >= 1 }) ?? true else {
+      throw TrainingError.invalidData(expected: "at least one example", found: "none")
+    }
+    if let validation {
+      guard validation.featureShape == training.featureShape, validation.classes <= training.classes else {
+        throw TrainingError.invalidData(
+          expected: "validation data of features \(training.featureShape) and at most \(training.classes) classes",
+          found: "features \(validation.featureShape) and \(validation.classes) classes")
+      }
+      let rows = min(validation.count, configuration.validationBatchSize)
+      _ = try model.outputShape(for: [rows] + validation.featureShape, training: false)
+    }
+    var sampler = BatchSampler(
+      count: training.count, batchSize: configuration.batchSize, shuffle: configuration.shuffles,
+      dropLast: try dropsLast(training), seed: configuration.seed)
+    try begin(with: runSettings(training, validation, sampler))
+    guard state.position.batch <= sampler.batchesPerEpoch else {
+      throw TrainingError.differentSettings(
+        path: lastCheckpoint,
+        differences: [
+          SettingDifference(
+            name: "batch of the epoch", expected: "\(state.position.batch)", found: "\(sampler.batchesPerEpoch) in all")
+        ])
+    }
+    sampler.position = state.position
+    return sampler
+  }
+
+  /// Whether an incomplete last batch is left out; the batches' shapes are tried on the model.
+  private func dropsLast(_ training: any DataSource<Scalar>) throws -> Bool {
+    func tryBatch(_ rows: Int) throws {
+      _ = try model.outputShape(for: [rows] + training.featureShape, training: true)
+    }
+    let (full, rest) = training.count.quotientAndRemainder(dividingBy: configuration.batchSize)
+    if full > 0 { try tryBatch(configuration.batchSize) }
+    if rest == 0 { return false }
+    switch configuration.lastBatch {
+    case .drop:
+      guard full > 0 else {
+        throw TrainingError.invalidData(
+          expected: "at least one batch of \(configuration.batchSize) examples, since the last one is dropped",
+          found: "\(rest) examples")
+      }
+      return true
+    case .keep:
+      try tryBatch(rest)
+      return false
+    case .automatic:
+      do { try tryBatch(rest) } catch { if full > 0 { return true } else { throw error } }
+      return false
+    }
+  }
+
+  private func checkRate(_ rate: Double, _ name: String) throws(TrainingError) {
+    guard rate >= 0, rate.isFinite else {
+      throw .invalidSetting(name: name, expected: "a finite number of at least 0", found: "\(rate)")
+    }
+  }
+
+  // MARK: Training
+
+  private func trainStep(_ rows: [Int], of data: any DataSource<Scalar>) throws {
+    let generators = model.randomGenerators
+    let (features, labels) = try checkedBatch(of: data, rows: rows)
+    // A `Dataset` has been through this when it was made.
+    if !(data is Dataset<Scalar>), !features.isAllFinite() {
+      throw notFinite(.features(features, rows: rows))
+    }
+    let (output, pullback) = model.forward(features)
+    let scores = try checkedScores(output, rows: rows.count, classes: data.classes)
+    let (value, gradient) = loss(scores, labels)
+    guard value.isFinite else {
+      model.randomGenerators = generators
+      throw notFinite(.first(in: model, features))
+    }
+    pullback.accumulate(gradient)
+    if let schedule {
+      let rate = schedule.rate(at: state.step)
+      try checkRate(rate, "the schedule's rate at step \(state.step)")
+      optimizer.learningRate = rate
+    }
+    optimizer.step()
+    state.step += 1
+    state.epoch.loss += Double(value) * Double(rows.count)
+    state.epoch.correct += zip(scores.argmaxOfRows(), labels).count { $0 == $1 }
+    state.epoch.examples += rows.count
+  }
+
+  /// Validates and closes the epoch's record.
+  private func finishEpoch(
+    _ validation: (any DataSource<Scalar>)?, in folder: CheckpointFolder?, seconds: @autoclosure () -> Double
+  ) throws -> EpochRecord {
+    try checkFinite()
+    let result = try validation.map {
+      try evaluate(model, on: $0, batchSize: configuration.validationBatchSize, loss: loss)
+    }
+    if let result, !result.loss.isFinite { throw notFinite(.validationLoss) }
+    let epoch = state.position.epoch + 1
+    let record = EpochRecord(
+      epoch: epoch, step: state.step, trainingLoss: state.epoch.meanLoss, trainingAccuracy: state.epoch.accuracy,
+      validationLoss: result?.loss, validationAccuracy: result?.accuracy, learningRate: optimizer.learningRate,
+      seconds: state.epoch.seconds + seconds())
+    state.history.append(record)
+    state.epoch = TrainingState.Epoch()
+    if let result {
+      // The lower the better, whichever is monitored.
+      let metric = configuration.monitoredMetric == .validationLoss ? result.loss : -result.accuracy
+      if state.best.map({ metric < $0.metric - configuration.minimumImprovement }) ?? true {
+        state.best = TrainingState.Best(epoch: epoch, metric: metric)
+        state.epochsWithoutImprovement = 0
+        if let folder { try model.save(to: folder.bestModel) }
+      } else {
+        state.epochsWithoutImprovement += 1
+      }
+    }
+    return record
+  }
+
+  private func progress(_ sampler: BatchSampler, _ pace: Pace, _ record: EpochRecord?) -> TrainingProgress {
+    let total = configuration.epochs * sampler.batchesPerEpoch
+    let seconds = pace.seconds
+    return TrainingProgress(
+      epoch: record?.epoch ?? state.position.epoch + 1, epochs: configuration.epochs,
+      batch: record == nil ? state.position.batch : sampler.batchesPerEpoch, batchesPerEpoch: sampler.batchesPerEpoch,
+      step: state.step, totalSteps: total, loss: record?.trainingLoss ?? state.epoch.meanLoss,
+      accuracy: record?.trainingAccuracy ?? state.epoch.accuracy, learningRate: optimizer.learningRate,
+      samplesPerSecond: Double(pace.examples) / seconds,
+      timeLeft: seconds * Double(total - state.step) / Double(max(state.step - pace.firstStep, 1)), record: record)
+  }
+
+  // MARK: NaN and infinity
+
+  /// Throws where a parameter or running statistic is not finite.
+  func checkFinite() throws(TrainingError) {
+    for entry in model.state {
+      if case .tensor(let tensor) = entry.get(), !tensor.isAllFinite() { throw notFinite(.parameter(entry.key, layer: nil)) }
+    }
+  }
+
+  private func notFinite(_ place: NonFinitePlace) -> TrainingError {
+    .notFinite(place: place, epoch: state.position.epoch + 1, step: state.step + 1, checkpoint: lastCheckpoint)
+  }
+}
+
+/// The time that a call of `fit` takes.
+private struct Pace {
+  /// The run's steps at the start.
+  let firstStep: Int
+  /// The examples trained on.
+  var examples = 0
+  private let start = ContinuousClock.now
+  private var lapStart = ContinuousClock.now
+  private var lastReport = ContinuousClock.now
+
+  init(step: Int) { firstStep = step }
+
+  /// Seconds since the start, above 0.
+  var seconds: Double { max((ContinuousClock.now - start) / .seconds(1), 1e-9) }
+
+  /// Seconds since the last call, or the start.
+  mutating func lap() -> Double {
+    let now = ContinuousClock.now
+    defer { lapStart = now }
+    return (now - lapStart) / .seconds(1)
+  }
+
+  mutating func isReportDue(every interval: Double) -> Bool {
+    let now = ContinuousClock.now
+    guard (now - lastReport) / .seconds(1) >= interval else { return false }
+    lastReport = now
+    return true
+  }
+}

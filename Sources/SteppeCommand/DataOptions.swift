@@ -1,0 +1,99 @@
+import ArgumentParser
+import Steppe
+
+enum DataName: String, CaseIterable, ExpressibleByArgument {
+  case fashionMNIST = "fashion-mnist"
+}
+
+/// Where examples come from: the Fashion-MNIST data set, or a person's own files.
+struct DataSelection: Equatable {
+  /// Fashion-MNIST's folder; nil for that of the system's package.
+  var folder: String?
+  /// Own files; Fashion-MNIST where both are nil.
+  var training: Files?
+  var test: Files?
+
+  struct Files: Equatable {
+    var images: String
+    var labels: String
+  }
+
+  /// Whether these are a person's own files.
+  var isOwn: Bool { training != nil || test != nil }
+
+  /// The classes' names; none for own files.
+  var classNames: [String] {
+    isOwn
+      ? []
+      : [
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+      ]
+  }
+
+  /// The examples to train with, each as one row of features.
+  func trainingExamples(classes: Int?) throws(FileError) -> Dataset<Float> {
+    if let training { return try Self.read(training, classes: classes) }
+    return try fashionMNIST(.training)
+  }
+
+  /// The examples to test with, each as one row of features; nil where own files have none.
+  func testExamples(classes: Int?) throws(FileError) -> Dataset<Float>? {
+    if let test { return try Self.read(test, classes: classes) }
+    return isOwn ? nil : try fashionMNIST(.test)
+  }
+
+  private func fashionMNIST(_ split: FashionMNISTSplit) throws(FileError) -> Dataset<Float> {
+    if let folder { return try .fashionMNIST(folder: folder, split: split) }
+    return try .fashionMNIST(split: split)
+  }
+
+  private static func read(_ files: Files, classes: Int?) throws(FileError) -> Dataset<Float> {
+    let examples = try Dataset<Float>(features: files.images, labels: files.labels, classes: classes)
+    guard examples.count > 0 else {
+      throw FileError(path: files.images, kind: .mismatch, expected: "at least one example", found: "none")
+    }
+    return examples.asRows
+  }
+}
+
+extension Dataset {
+  /// The same examples, each as one row of features.
+  var asRows: Dataset { withFeatureShape([featureShape.reduce(1, *)]) }
+}
+
+struct DataOptions: ParsableArguments {
+  @Option(help: "A data set known by name: fashion-mnist. (default: fashion-mnist, where no files are given)")
+  var data: DataName?
+
+  @Option(
+    help: ArgumentHelp(
+      "The folder of Fashion-MNIST's four files. (default: /usr/share/datasets/fashion-mnist)", valueName: "folder"))
+  var dataFolder: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Own images to test with, in IDX (also gzip) or NPY; bytes are divided by 255.", valueName: "file"))
+  var testImages: String?
+
+  @Option(help: ArgumentHelp("The labels of the test images: integers from 0 in IDX or NPY.", valueName: "file"))
+  var testLabels: String?
+
+  func validate() throws {
+    if (testImages == nil) != (testLabels == nil) {
+      throw ValidationError("--test-images and --test-labels go together: expected both, found one")
+    }
+  }
+
+  /// The chosen data beside `training`, a person's own training files.
+  func selection(training: DataSelection.Files? = nil) throws -> DataSelection {
+    var test: DataSelection.Files?
+    if let testImages, let testLabels { test = .init(images: testImages, labels: testLabels) }
+    if training != nil || test != nil, data != nil || dataFolder != nil {
+      throw ValidationError("--data and --data-folder choose Fashion-MNIST: expected either these or own files, found both")
+    }
+    return DataSelection(folder: dataFolder, training: training, test: test)
+  }
+
+  /// Whether anything was chosen.
+  var isEmpty: Bool { data == nil && dataFolder == nil && testImages == nil && testLabels == nil }
+}

@@ -1,0 +1,79 @@
+import ArgumentParser
+import Steppe
+
+struct Evaluate: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Measures a model on labelled images.",
+    discussion: """
+      Prints the accuracy, the loss and for each class precision (the share of images given the class that are of it), \
+      recall (the share of images of the class that were given it) and their harmonic mean F1. With --output it also \
+      draws the confusion matrix. The model runs folded: batch norm has gone into its weights.
+
+      Examples:
+        steppe evaluate run/model.safetensors --output run
+        steppe evaluate own/model.safetensors --test-images x.npy --test-labels y.npy
+      """)
+
+  @OptionGroup var model: ModelOptions
+  @OptionGroup(title: "Data") var data: DataOptions
+
+  @Option(
+    name: [.short, .long],
+    help: ArgumentHelp("The folder that takes confusion.csv, .svg and .png. (default: none)", valueName: "folder"))
+  var output: String?
+
+  @OptionGroup var threads: ThreadOptions
+
+  @Flag(help: "Say nothing on the way.") var quiet = false
+
+  func run() throws {
+    let selection = try data.selection()
+    threads.apply(quiet: quiet)
+    let trained = try TrainedModel(model)
+    let specification = trained.specification
+    guard let examples = try selection.testExamples(classes: specification.classes) else { return }
+    let source = selection.test?.images ?? DataName.fashionMNIST.rawValue
+    guard examples.classes <= specification.classes else {
+      throw Failure(
+        "\(model.model): expected a model of at least \(examples.classes) classes, which \(source) has, found "
+          + "\(specification.classes)")
+    }
+    let result = try evaluate(trained.folded, on: try trained.prepared(examples, source: source))
+    guard result.loss.isFinite else {
+      throw Failure("\(model.model): expected finite scores, found a loss of \(result.loss)")
+    }
+    print(
+      list([
+        ["model", "\(specification.summary), folded for inference"], ["images", grouped(examples.count)],
+        ["accuracy", percent(result.accuracy)], ["loss", fixed(result.loss, 4)],
+      ]))
+    print("\n" + classTable(result.confusion, specification))
+    if let output { try write(result.confusion, specification, to: output) }
+  }
+
+  private func classTable(_ confusion: ConfusionMatrix, _ specification: ModelSpecification) -> String {
+    func cell(_ share: Double) -> String { share.isNaN ? "-" : percent(share) }
+    let rows = (0..<confusion.classes).map { index in
+      [
+        specification.name(ofClass: index), cell(confusion.precision(of: index)), cell(confusion.recall(of: index)),
+        cell(confusion.f1(of: index)), grouped(confusion.counts[index].reduce(0, +)),
+      ]
+    }
+    return table([["class", "precision", "recall", "F1", "images"]] + rows)
+  }
+
+  private func write(_ confusion: ConfusionMatrix, _ specification: ModelSpecification, to output: String) throws {
+    try RunFolder.create(output)
+    let path = output + "/confusion"
+    let names = (0..<confusion.classes).map { specification.name(ofClass: $0) }
+    let counts = confusion.counts.map { $0.map { Double($0) } }
+    try CSV.write(Tensor<Double>(counts), header: names, to: path + ".csv")
+    var files = [path + ".csv"]
+    do throws(Failure) {
+      files = try ConfusionPicture.draw(confusion, names: names, path: path) + files
+    } catch {
+      Console.error("steppe: note: no picture of the confusion matrix, whose numbers are in \(files[0]): \(error)")
+    }
+    print("\n" + list([["confusion matrix", files.joined(separator: ", ")]]))
+  }
+}

@@ -1,0 +1,74 @@
+import Steppe
+
+/// The examples of a run: what trains, what validates and what tests.
+struct Examples {
+  let training: any DataSource<Float>
+  let validation: (any DataSource<Float>)?
+  let test: Dataset<Float>?
+  /// What features are shifted and scaled by, to be kept with the model.
+  let mean: Double
+  let deviation: Double
+
+  /// Reads the files that `configuration` names.
+  init(_ configuration: RunConfiguration) throws {
+    let all = try configuration.data.trainingExamples(classes: configuration.classes)
+    let test = try configuration.data.testExamples(classes: all.classes)
+    if let test, test.featureShape != all.featureShape {
+      throw Failure(
+        "\(configuration.data.test?.images ?? "test images"): expected \(all.featureShape[0]) features in each example, "
+          + "as the training images have, found \(test.featureShape[0])")
+    }
+    var (order, validated) = (Array(0..<all.count), 0)
+    if configuration.validationFraction > 0 {
+      validated = Int((configuration.validationFraction * Double(all.count)).rounded())
+      guard validated >= 1, validated < all.count else {
+        throw Failure(
+          "--validation-fraction: expected at least one example to validate and one to train with, found \(validated) "
+            + "and \(all.count - validated)")
+      }
+      // A stream that no epoch's order uses.
+      var generator = RandomGenerator(seed: configuration.seed, stream: .max)
+      order = generator.permutation(all.count)
+    }
+    let trained = order[validated...].sorted()
+    (mean, deviation) = configuration.standardizes ? Self.moments(of: all, rows: trained) : (0, 1)
+    let prepared = all.standardized(mean: mean, deviation: deviation)
+    self.test = test?.standardized(mean: mean, deviation: deviation)
+    if validated > 0 {
+      training = Selection(base: prepared, rows: trained)
+      validation = Selection(base: prepared, rows: order[..<validated].sorted())
+    } else {
+      training = prepared
+      validation = nil
+    }
+  }
+
+  /// The mean and the deviation of all features together, the deviation at least so large that it can divide.
+  private static func moments(of examples: Dataset<Float>, rows: [Int]) -> (mean: Double, deviation: Double) {
+    let features = examples.featureShape[0]
+    let height = max(1, (1 << 20) / features)
+    var (sum, squares) = (0.0, 0.0)
+    for start in stride(from: 0, to: rows.count, by: height) {
+      let block = examples.batch(rows: Array(rows[start..<min(rows.count, start + height)])).features
+      let mean = Double(block.mean())
+      sum += mean * Double(block.count)
+      squares += (Double(block.variance()) + mean * mean) * Double(block.count)
+    }
+    let count = Double(rows.count * features)
+    let mean = sum / count
+    let deviation = max(squares / count - mean * mean, 0).squareRoot()
+    return (mean, deviation > 1e-12 * max(abs(mean), 1e-12) ? deviation : 1)
+  }
+}
+
+/// Some examples of a data set.
+private struct Selection: DataSource {
+  let base: Dataset<Float>
+  let rows: [Int]
+
+  var count: Int { rows.count }
+  var featureShape: [Int] { base.featureShape }
+  var classes: Int { base.classes }
+
+  func batch(rows: [Int]) -> (features: Tensor<Float>, labels: [Int]) { base.batch(rows: rows.map { self.rows[$0] }) }
+}

@@ -1,0 +1,60 @@
+import Glibc
+
+/// `value` with `digits` digits after the point.
+func fixed(_ value: Double, _ digits: Int) -> String {
+  var buffer = [CChar](repeating: 0, count: 400)
+  return withVaList([Int32(digits), value]) { arguments in
+    let count = vsnprintf(&buffer, buffer.count, "%.*f", arguments)
+    return String(decoding: buffer.prefix(Int(count)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  }
+}
+
+/// A share of 1 as a percentage with two digits after the point, `98.76 %`.
+func percent(_ share: Double) -> String { fixed(100 * share, 2) + " %" }
+
+/// A whole number with thin groups of three digits, `60 000`.
+func grouped(_ number: Int) -> String {
+  let digits = String(number.magnitude)
+  var groups = ""
+  for (index, digit) in digits.enumerated() {
+    if index > 0, (digits.count - index) % 3 == 0 { groups += " " }
+    groups.append(digit)
+  }
+  return (number < 0 ? "-" : "") + groups
+}
+
+/// Hours, minutes and seconds, `1:02:03` or `2:03`.
+func duration(_ seconds: Double) -> String {
+  let whole = Int(seconds.rounded())
+  func two(_ number: Int) -> String { number < 10 ? "0\(number)" : "\(number)" }
+  let (hours, minutes) = (whole / 3600, whole / 60 % 60)
+  return (hours > 0 ? "\(hours):\(two(minutes))" : "\(minutes)") + ":" + two(whole % 60)
+}
+
+/// Bytes in the largest binary unit that leaves at least 1, `32 KiB`.
+func byteCount(_ bytes: Int) -> String {
+  let units = ["B", "KiB", "MiB", "GiB", "TiB"]
+  var (value, unit) = (Double(bytes), 0)
+  while value >= 1024, unit < units.count - 1 {
+    value /= 1024
+    unit += 1
+  }
+  return fixed(value, value == value.rounded() ? 0 : 1) + " " + units[unit]
+}
+
+/// Columns of text beneath each other, the first aligned to the left, the others to the right.
+func table(_ rows: [[String]]) -> String {
+  let widths = (0..<(rows.first?.count ?? 0)).map { column in rows.map { $0[column].count }.max()! }
+  return rows.map { row in
+    row.indices.map { column in
+      let space = String(repeating: " ", count: widths[column] - row[column].count)
+      return column == 0 ? row[column] + space : space + row[column]
+    }.joined(separator: "  ")
+  }.joined(separator: "\n")
+}
+
+/// Names and what stands beside them, in two columns.
+func list(_ rows: [[String]]) -> String {
+  let width = rows.map { $0[0].count }.max() ?? 0
+  return rows.map { $0[0] + String(repeating: " ", count: width - $0[0].count + 2) + $0[1] }.joined(separator: "\n")
+}

@@ -1,0 +1,247 @@
+import ArgumentParser
+import Glibc
+import Steppe
+
+struct Train: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Trains a network on Fashion-MNIST or own data.",
+    discussion: """
+      Without options it trains 784-512-512-10 with batch norm and ReLU on Fashion-MNIST for 10 epochs, by SGD with \
+      momentum and a rate that falls along a cosine, and leaves in the output folder:
+
+        model.safetensors        the model, which PyTorch reads too
+        metrics.jsonl            the configuration, then a line for each epoch
+        curves.svg .png .csv     loss and accuracy by epoch
+        checkpoints/             where the run stands, for --resume
+
+      All training images train, unless --validation-fraction holds some out. Test images are only looked at: they \
+      choose neither the model nor when to stop.
+
+      Ctrl-C writes a checkpoint and ends the run, a second Ctrl-C ends it at once. A run goes on by --resume, which \
+      needs no other options, and with the same number of threads its model is bitwise that of a run without a stop.
+
+      Examples:
+        steppe train --output run
+        steppe train --hidden 256 --activation gelu --optimizer adamw --epochs 5 --output small
+        steppe train --train-images x.npy --train-labels y.npy --validation-fraction 0.1 --patience 3 --output own
+        steppe train --output run --resume
+      """)
+
+  @OptionGroup(title: "Data") var data: DataOptions
+  @OptionGroup(title: "Data") var ownData: OwnTrainingData
+  @OptionGroup(title: "Network") var network: NetworkOptions
+  @OptionGroup(title: "Recipe") var recipe: RecipeOptions
+
+  @Option(name: [.short, .long], help: ArgumentHelp("The folder that takes what the run makes.", valueName: "folder"))
+  var output = "steppe-run"
+
+  @Flag(help: "Go on with the run in the output folder.") var resume = false
+
+  @Flag(help: "Replace the run in the output folder.") var overwrite = false
+
+  @OptionGroup var threads: ThreadOptions
+
+  @Flag(help: "Say nothing on the way.") var quiet = false
+
+  func validate() throws {
+    if resume, overwrite { throw ValidationError("--resume and --overwrite: expected one of them, found both") }
+    if output.isEmpty { throw ValidationError("--output: expected a folder's name, found none") }
+  }
+
+  func run() throws {
+    let folder = RunFolder(path: output)
+    var metrics: MetricsFile
+    if resume {
+      metrics = try resumedMetrics(folder)
+    } else {
+      metrics = MetricsFile(path: folder.metrics, configuration: try configuration(from: RunConfiguration()))
+      if folder.holdsRun, !overwrite {
+        throw Failure("\(output): holds another run; --resume goes on with it, --overwrite replaces it")
+      }
+    }
+    let configuration = metrics.configuration
+    threads.apply(quiet: quiet)
+    if threads.threads == nil { Parallel.threadCount = configuration.threads }
+
+    let examples = try Examples(configuration)
+    let specification = ModelSpecification(
+      inputs: examples.training.featureShape[0], hidden: configuration.hidden, classes: examples.training.classes,
+      activation: configuration.activation, normalization: configuration.normalization, mean: examples.mean,
+      deviation: examples.deviation, classNames: configuration.data.classNames)
+    if !resume {
+      // Only now that all input has been found good does the old run go.
+      try folder.create()
+      try folder.clear()
+    }
+    let trainer = makeTrainer(configuration, specification, folder, examples)
+    if resume { metrics.truncate(from: try resume(trainer, folder, configuration)) }
+    try metrics.write()
+    say("\(specification.summary): \(grouped(examples.training.count)) examples, \(Parallel.threadCount) threads")
+
+    Interruption.watch()
+    let report = try fit(trainer, examples, &metrics)
+    if report.outcome == .interrupted, let signal = Interruption.signal {
+      Console.error(
+        "steppe: interrupted after step \(report.step); the run is kept in \(report.checkpoint ?? folder.checkpoints), "
+          + "and goes on by: steppe train --output \(shellQuoted(output)) --resume")
+      throw ExitCode(128 + signal)
+    }
+    try finish(trainer, specification, report, metrics, folder)
+  }
+
+  // MARK: - Before training
+
+  /// `base` with what the options say.
+  private func configuration(from base: RunConfiguration) throws -> RunConfiguration {
+    var configuration = base
+    try ownData.apply(data, to: &configuration)
+    network.apply(to: &configuration)
+    try recipe.apply(to: &configuration)
+    if let count = threads.threads { configuration.threads = count }
+    return configuration
+  }
+
+  /// The metrics of the run to go on with, whose settings the options must not change.
+  private func resumedMetrics(_ folder: RunFolder) throws -> MetricsFile {
+    guard folder.holdsRun else { throw Failure("\(output): expected a run to go on with, found none") }
+    let metrics = try MetricsFile(reading: folder.metrics)
+    let stored = metrics.configuration
+    let asked = try configuration(from: stored)
+    for (old, new) in zip(stored.members, asked.members) where old != new && old.key != "threads" {
+      throw ValidationError(
+        "--resume: expected no other settings than the run's, \(old.key) \(old.value.serialized()), "
+          + "found \(new.value.serialized())")
+    }
+    return metrics
+  }
+
+  private func makeTrainer(
+    _ configuration: RunConfiguration, _ specification: ModelSpecification, _ folder: RunFolder, _ examples: Examples
+  ) -> Trainer<Float> {
+    let model = specification.model(seed: configuration.seed)
+    var settings = TrainingConfiguration(
+      epochs: configuration.epochs, batchSize: configuration.batchSize, seed: configuration.seed)
+    settings.checkpointFolder = folder.checkpoints
+    settings.patience = configuration.patience
+    let batches = (examples.training.count + configuration.batchSize - 1) / configuration.batchSize
+    return Trainer(
+      model: model, optimizer: configuration.makeOptimizer(model.parameters),
+      schedule: configuration.makeSchedule(steps: configuration.epochs * batches), configuration: settings)
+  }
+
+  /// Puts `trainer` where the run stands and returns the epoch that it goes on with.
+  private func resume(
+    _ trainer: Trainer<Float>, _ folder: RunFolder, _ configuration: RunConfiguration
+  ) throws -> Int {
+    let resumption = try trainer.resume(from: folder.checkpoints)
+    for error in resumption.skipped { Console.error("steppe: note: \(error)") }
+    if resumption.threadCount != Parallel.threadCount {
+      say(
+        "steppe: note: the run had \(resumption.threadCount) threads; with \(Parallel.threadCount) its last digits will "
+          + "differ from those of a run without a stop")
+    }
+    say("resumed in epoch \(resumption.epoch) after step \(resumption.step) by \(resumption.checkpoint)")
+    return resumption.epoch
+  }
+
+  // MARK: - Training
+
+  private func fit(_ trainer: Trainer<Float>, _ examples: Examples, _ metrics: inout MetricsFile) throws -> TrainingReport {
+    var line = ProgressLine(quiet: quiet)
+    // Whatever ends training, messages begin on a line of their own.
+    defer { line.clear() }
+    return try trainer.fit(training: examples.training, validation: examples.validation) { progress in
+      if let record = progress.record {
+        let test = try examples.test.map { try evaluate(trainer.model, on: $0) }
+        let epoch = EpochMetrics(record, test: test, samples: examples.training.count)
+        metrics.append(epoch)
+        try metrics.write()
+        line.write(Self.text(epoch, progress))
+      } else {
+        line.show { Self.text(progress) }
+      }
+      return Interruption.signal == nil ? .continue : .stop
+    }
+  }
+
+  /// A line in the middle of an epoch.
+  private static func text(_ progress: TrainingProgress) -> String {
+    let done = 20 * progress.batch / max(progress.batchesPerEpoch, 1)
+    let bar = String(repeating: "━", count: done) + String(repeating: "─", count: 20 - done)
+    return [
+      "epoch \(progress.epoch)/\(progress.epochs)", bar, "loss \(fixed(progress.loss, 4))",
+      "accuracy \(percent(progress.accuracy))", "\(grouped(Int(progress.samplesPerSecond))) samples/s",
+      "\(duration(progress.timeLeft)) left",
+    ].joined(separator: "  ")
+  }
+
+  /// A line at the end of an epoch.
+  private static func text(_ epoch: EpochMetrics, _ progress: TrainingProgress) -> String {
+    var parts = [
+      "epoch \(epoch.epoch)/\(progress.epochs)", "loss \(fixed(epoch.loss, 4))", "accuracy \(percent(epoch.accuracy))",
+    ]
+    for (name, loss, accuracy) in [
+      ("validation", epoch.validationLoss, epoch.validationAccuracy), ("test", epoch.testLoss, epoch.testAccuracy),
+    ] {
+      if let loss, let accuracy { parts += ["\(name) loss \(fixed(loss, 4))", "\(name) accuracy \(percent(accuracy))"] }
+    }
+    parts += [
+      "\(fixed(epoch.seconds, 2)) s", "\(grouped(Int(epoch.samplesPerSecond))) samples/s",
+      "\(duration(progress.timeLeft)) left",
+    ]
+    return parts.joined(separator: "  ")
+  }
+
+  // MARK: - After training
+
+  private func finish(
+    _ trainer: Trainer<Float>, _ specification: ModelSpecification, _ report: TrainingReport, _ metrics: MetricsFile,
+    _ folder: RunFolder
+  ) throws {
+    if report.outcome == .stoppedEarly {
+      say("stopped: the validation loss has not fallen for \(metrics.configuration.patience ?? 0) epochs")
+    }
+    if let best = report.bestModel { try trainer.model.load(from: best) }
+    try trainer.model.save(to: folder.model, metadata: specification.metadata)
+    var rows = [["model", folder.model], ["metrics", folder.metrics]]
+    rows.append(["curves", try drawCurves(metrics, specification, folder).joined(separator: ", ")])
+
+    let chosen = metrics.epochs.first { $0.epoch == report.bestEpoch } ?? metrics.epochs.last
+    var results: [[String]] = []
+    if let best = report.bestEpoch { results.append(["best epoch", "\(best)"]) }
+    for (name, loss, accuracy) in [
+      ("training", chosen?.loss, chosen?.accuracy),
+      ("validation", chosen?.validationLoss, chosen?.validationAccuracy), ("test", chosen?.testLoss, chosen?.testAccuracy),
+    ] {
+      if let loss, let accuracy { results.append(["\(name) accuracy", "\(percent(accuracy))  (loss \(fixed(loss, 4)))"]) }
+    }
+    print(list(results + rows))
+  }
+
+  private func drawCurves(
+    _ metrics: MetricsFile, _ specification: ModelSpecification, _ folder: RunFolder
+  ) throws -> [String] {
+    var files = [try Curves.writeTable(metrics.epochs, path: folder.curves)]
+    do throws(Failure) {
+      let title = (metrics.configuration.data.isOwn ? "" : "Fashion-MNIST: ") + specification.summary
+      files = try Curves.draw(metrics.epochs, title: title, path: folder.curves) + files
+    } catch {
+      Console.error("steppe: note: no picture of the curves, whose numbers are in \(files[0]): \(error)")
+    }
+    return files
+  }
+
+  private func say(_ text: String) {
+    if !quiet { Console.error(text) }
+  }
+}
+
+/// `text` as one word for a shell.
+private func shellQuoted(_ text: String) -> String {
+  let plain = text.utf8.allSatisfy { byte in
+    byte > 127 || Character(Unicode.Scalar(byte)).isLetter || Character(Unicode.Scalar(byte)).isNumber
+      || "/._-+=:@%".utf8.contains(byte)
+  }
+  if plain { return text }
+  return "'" + text.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "'\\''") + "'"
+}

@@ -1,0 +1,42 @@
+import Reference
+import Steppe
+import Testing
+
+/// Holds a layer's pullback to central differences in Double: the input's gradient and every parameter's, of the loss ⟨output, w⟩ with
+/// random w. `prepare` puts a layer with a state of its own (a generator) back before each forward pass.
+func checkGradients<L: Layer>(
+  _ layer: L, inputShape: [Int], _ generator: inout TestGenerator, prepare: () -> Void = {},
+  sourceLocation: SourceLocation = #_sourceLocation
+) where L.Scalar == Double {
+  let x: [Double] = generator.normals(inputShape.reduce(1, *))
+  prepare()
+  let (output, pullback) = layer.forward(Tensor(shape: inputShape, scalars: x))
+  let weights: [Double] = generator.normals(output.count)
+  for parameter in layer.parameters { parameter.clearGradient() }
+  let dx = pullback(Tensor(shape: output.shape, scalars: weights))
+  func loss(_ input: [Double]) -> Double {
+    prepare()
+    let y = layer.forward(Tensor(shape: inputShape, scalars: input)).output
+    return zip(y.scalars, weights).reduce(0) { $0 + $1.0 * $1.1 }
+  }
+  let numeric = centralDifferences(at: x, loss)
+  #expect(
+    relativeDistance(dx.scalars, numeric, least: 1e-3) < 1e-7, "\(L.self) \(inputShape): dx", sourceLocation: sourceLocation)
+  for parameter in layer.parameters {
+    let start = parameter.value
+    let slope = centralDifferences(at: start.scalars) { point in
+      parameter.value = Tensor(shape: start.shape, scalars: point)
+      return loss(x)
+    }
+    parameter.value = start
+    #expect(
+      relativeDistance(parameter.gradient.scalars, slope, least: 1e-3) < 1e-7, "\(L.self) \(inputShape): \(parameter.name)",
+      sourceLocation: sourceLocation)
+  }
+  // The cheaper pullback gathers the same gradients on top.
+  let once = layer.parameters.map(\.gradient)
+  pullback.accumulate(Tensor(shape: output.shape, scalars: weights))
+  for (parameter, gradient) in zip(layer.parameters, once) {
+    #expect((parameter.gradient - gradient * 2).absolute().max() < 1e-9, sourceLocation: sourceLocation)
+  }
+}

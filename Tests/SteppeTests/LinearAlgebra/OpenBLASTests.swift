@@ -1,0 +1,118 @@
+import COpenBLAS
+import Glibc
+import Reference
+import Steppe
+import Synchronization
+import Testing
+
+extension LinearAlgebraTests {
+  @Suite struct OpenBLASTests {
+    @Test func saysWhatItIs() {
+      #expect(OpenBLAS.version.split(separator: ".").count >= 2)
+      #expect(OpenBLAS.version.first?.isNumber == true)
+      #expect(!OpenBLAS.kernelName.isEmpty)
+      #expect(OpenBLAS.configuration.contains(OpenBLAS.version))
+    }
+
+    @Test func theGateBoundsHowManyStandInside() {
+      final class State: Sendable {
+        let gate = Gate(places: 3)
+        let inside = Atomic<Int>(0)
+        let most = Atomic<Int>(0)
+        let passages = Atomic<Int>(0)
+      }
+      let state = State()
+      onThreads(12) {
+        for _ in 0..<300 {
+          state.gate.enter()
+          let now = state.inside.add(1, ordering: .relaxed).newValue
+          state.most.max(now, ordering: .relaxed)
+          sched_yield()
+          state.inside.subtract(1, ordering: .relaxed)
+          state.gate.leave()
+          state.passages.add(1, ordering: .relaxed)
+        }
+      }
+      #expect(state.most.load(ordering: .relaxed) <= 3)
+      #expect(state.passages.load(ordering: .relaxed) == 12 * 300)
+    }
+
+    @Test func aResetGateIsEmpty() {
+      let gate = Gate(places: 2)
+      gate.enter()
+      gate.enter()
+      gate.reset()
+      gate.enter()
+      gate.enter()
+      gate.leave()
+      gate.leave()
+      gate.close()
+      gate.open()
+      gate.enter()
+      gate.enter()
+    }
+
+    @Test func setsOpenBLASToOneThread() async {
+      await #expect(processExitsWith: .success) {
+        openblas_set_num_threads(2)
+        _ = Tensor<Float>.ones(shape: [4, 4]).matmul(.ones(shape: [4, 4]))
+        exit(openblas_get_num_threads() == 1 ? 0 : 1)
+      }
+    }
+
+    @Test func leavesTheThreadCountToAHostThatWantsIt() async {
+      await #expect(processExitsWith: .success) {
+        openblas_set_num_threads(2)
+        OpenBLAS.managesThreads = false
+        let product = Tensor<Float>.ones(shape: [200, 300]).matmul(.ones(shape: [300, 100]))
+        exit(openblas_get_num_threads() == 2 && product.scalars.allSatisfy { $0 == 300 } ? 0 : 1)
+      }
+      await #expect(processExitsWith: .success) {
+        setenv("STEPPE_OPENBLAS_THREADS", "keep", 1)
+        openblas_set_num_threads(2)
+        _ = Tensor<Float>.ones(shape: [4, 4]).matmul(.ones(shape: [4, 4]))
+        exit(openblas_get_num_threads() == 2 && !OpenBLAS.managesThreads ? 0 : 1)
+      }
+    }
+
+    @Test func refusesToChangeItsMindLater() async {
+      let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+        _ = Tensor<Float>.ones(shape: [4, 4]).matmul(.ones(shape: [4, 4]))
+        OpenBLAS.managesThreads = false
+      }
+      #expect(errorText(result).contains("OpenBLAS.managesThreads"))
+    }
+
+    @Test func aForkedChildComputes() async {
+      await #expect(processExitsWith: .success) {
+        let a = Tensor<Float>.ones(shape: [128, 200])
+        Parallel.threadCount = 3
+        // Threads of the parent's stand inside OpenBLAS, or wait for it, while it forks; the child has none of them.
+        var threads = [pthread_t](repeating: pthread_t(), count: 4)
+        for index in threads.indices {
+          pthread_create(
+            &threads[index], nil,
+            { _ in
+              let x = Tensor<Double>.ones(shape: [60, 60])
+              while true { _ = x.matmul(x) }
+            }, nil)
+        }
+        // Swift hides `fork`, which is what a C library in the same process may call.
+        typealias Fork = @convention(c) () -> pid_t
+        let fork = unsafeBitCast(dlsym(nil, "fork"), to: Fork.self)
+        for _ in 0..<20 {
+          let child = fork()
+          if child == 0 {
+            let product = a.matmul(a, transposeRight: true)
+            _exit(openblas_get_num_threads() == 1 && product.scalars.allSatisfy { $0 == 200 } ? 0 : 1)
+          }
+          var status: Int32 = -1
+          waitpid(child, &status, 0)
+          if status != 0 || openblas_get_num_threads() != 1 { _exit(1) }
+        }
+        // Not `exit`: the threads still compute, and it would take OpenBLAS's memory from under them.
+        _exit(0)
+      }
+    }
+  }
+}
