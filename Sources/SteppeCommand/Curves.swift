@@ -11,7 +11,7 @@ enum Curves {
   }
 
   private static let curves = [
-    Curve(title: "training", color: Gnuplot.Colors.training, columns: (2, 3)) { _ in true },
+    Curve(title: "training (over the epoch)", color: Gnuplot.Colors.training, columns: (2, 3)) { _ in true },
     Curve(title: "validation", color: Gnuplot.Colors.validation, columns: (4, 5)) { $0.validationLoss != nil },
     Curve(title: "test", color: Gnuplot.Colors.test, columns: (6, 7)) { $0.testLoss != nil },
   ]

@@ -16,10 +16,15 @@ enum Interruption {
   static func watch() {
     // A handler must not be the first to touch what is made at its first use.
     arrived.store(0, ordering: .relaxed)
+    var signals = sigset_t()
+    sigemptyset(&signals)
     for number in [SIGINT, SIGTERM] {
+      sigaddset(&signals, number)
       _ = Glibc.signal(number) { number in
         if Interruption.arrived.exchange(number, ordering: .relaxed) != 0 { _exit(128 + number) }
       }
     }
+    // Whoever started the program may have left them blocked.
+    pthread_sigmask(SIG_UNBLOCK, &signals, nil)
   }
 }

@@ -1,6 +1,7 @@
 /// Matrix products in Float64 by their definition, and a matrix class for writing identities down.
 public enum NaiveLinearAlgebra {
-  /// C = α·op(A)·op(B) + β·C on row-major arrays with rows `lda`, `ldb` and `ldc` apart: C [m, n], op(A) [m, k], op(B) [k, n].
+  /// C = α·op(A)·op(B) + β·C on row-major arrays with rows `lda`, `ldb` and `ldc` apart: C [m, n], op(A) [m, k], op(B)
+  /// [k, n].
   ///
   /// Returns all of `c`, and for each of its elements |α|·Σ|a·b| + |β·c|, the scale of its rounding errors.
   public static func product(

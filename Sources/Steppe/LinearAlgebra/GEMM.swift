@@ -1,10 +1,12 @@
 import COpenBLAS
 
-/// C ← α·op(A)·op(B) + β·C on row-major matrices: C is m × n, op(A) m × k, op(B) k × n, op the identity or the transpose.
+/// C ← α·op(A)·op(B) + β·C on row-major matrices: C is m × n, op(A) m × k, op(B) k × n, op the identity or the
+/// transpose.
 ///
-/// `lda`, `ldb` and `ldc` are the distances between the rows of A, B and C as stored. Where β is 0, C is not read and may hold anything;
-/// where α or k is 0, A and B are not read. C must not overlap A or B. The work is cut for `threads` threads: one count gives one
-/// result, bitwise. A caller that is itself a part of a ``Parallel/run(parts:_:)`` passes 1.
+/// `lda`, `ldb` and `ldc` are the distances between the rows of A, B and C as stored. Where β is 0, C is not read and
+/// may hold anything; where α or k is 0, A and B are not read. C must not overlap A or B. The work is cut for `threads`
+/// threads: one count gives one result, bitwise. A caller that is itself a part of a ``Parallel/run(parts:_:)`` passes
+/// 1.
 @specialized(where Scalar == Float)
 @specialized(where Scalar == Double)
 package func gemm<Scalar: TensorScalar>(
@@ -125,8 +127,9 @@ private struct MatrixProduct<Scalar: TensorScalar> {
 
 /// How a product m × n × k is cut into blocks: `rows` · `columns` · `depth` of them.
 ///
-/// Each block costs its multiplications, the packing of its two panels by OpenBLAS, and for a cut depth the partial sums; the cut whose
-/// longest block costs least is taken. So a wide product is cut by columns, a tall one by rows, and one of few outputs by its depth.
+/// Each block costs its multiplications, the packing of its two panels by OpenBLAS, and for a cut depth the partial
+/// sums; the cut whose longest block costs least is taken. So a wide product is cut by columns, a tall one by rows, and
+/// one of few outputs by its depth.
 package struct ProductCut {
   package private(set) var rows = 1
   package private(set) var columns = 1
@@ -138,8 +141,8 @@ package struct ProductCut {
 
   package var parts: Int { rows * columns * depth }
 
-  // In multiplications of one core (some fifty to the nanosecond), measured on AVX2 and AVX-512 machines to within a factor of two,
-  // which is as exactly as the choice needs them.
+  // In multiplications of one core (some fifty to the nanosecond), measured on AVX2 and AVX-512 machines to within a
+  // factor of two, which is as exactly as the choice needs them.
   private static let packing = 12.0
   private static let partialSum = 16.0
   private static let forkAndJoin = 40_000.0

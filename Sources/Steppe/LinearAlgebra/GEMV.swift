@@ -1,10 +1,12 @@
 import COpenBLAS
 
-/// y ← α·op(A)·x + β·y, where A is `rows` × `columns` as stored, row-major, its rows `lda` apart, and op the identity or the transpose.
+/// y ← α·op(A)·x + β·y, where A is `rows` × `columns` as stored, row-major, its rows `lda` apart, and op the identity
+/// or the transpose.
 ///
-/// `incx` and `incy` are the distances between the elements of x and y, above 0. Where β is 0, y is not read; where α is 0 or x empty, A
-/// is not. The outputs are cut for `threads` threads, or, where they are few, the sums' length, whose partial results are added in a
-/// fixed order: one count gives one result, bitwise. A caller that is itself a part of a ``Parallel/run(parts:_:)`` passes 1.
+/// `incx` and `incy` are the distances between the elements of x and y, above 0. Where β is 0, y is not read; where α
+/// is 0 or x empty, A is not. The outputs are cut for `threads` threads, or, where they are few, the sums' length,
+/// whose partial results are added in a fixed order: one count gives one result, bitwise. A caller that is itself a
+/// part of a ``Parallel/run(parts:_:)`` passes 1.
 @specialized(where Scalar == Float)
 @specialized(where Scalar == Double)
 package func gemv<Scalar: TensorScalar>(

@@ -81,16 +81,16 @@ func withWorkspace<Scalar: TensorScalar>(
   var wanted: Scalar = 0
   let status = OpenBLAS.call { routine(&wanted, -1) }
   guard status == 0 else { return Int(status) }
-  // The size comes back as a scalar, which may have been rounded down. Nothing is allocated inside the gate: a fork that holds the
-  // pool waits for it.
+  // The size comes back as a scalar, which may have been rounded down. Nothing is allocated inside the gate: a fork
+  // that holds the pool waits for it.
   let count = Swift.max(1, Int(wanted.nextUp.rounded(.up)))
   let work = Storage<Scalar>(count: count)
   defer { withExtendedLifetime(work) {} }
   return OpenBLAS.call { Int(routine(work.pointer, blasint(clamping: count))) }
 }
 
-/// Calls `factorize` for each of `count` matrices, on several threads where they are many, and returns the first that failed with its
-/// `info`.
+/// Calls `factorize` for each of `count` matrices, on several threads where they are many, and returns the first that
+/// failed with its `info`.
 ///
 /// - Parameter work: Multiplications to one matrix, roughly.
 func firstFailure(

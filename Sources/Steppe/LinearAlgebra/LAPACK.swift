@@ -1,8 +1,10 @@
 import COpenBLAS
 
-/// The LAPACK routines of one scalar type, through LAPACKE, on matrices in column-major order; each returns LAPACK's `info`.
+/// The LAPACK routines of one scalar type, through LAPACKE, on matrices in column-major order; each returns LAPACK's
+/// `info`.
 ///
-/// These are LAPACKE's functions that take their workspace: Steppe gives it from its pool, and has looked for NaN itself.
+/// These are LAPACKE's functions that take their workspace: Steppe gives it from its pool, and has looked for NaN
+/// itself.
 package struct LAPACK<Scalar: TensorScalar>: Sendable {
   package typealias Matrix = UnsafeMutablePointer<Scalar>
   package typealias Integers = UnsafeMutablePointer<blasint>

@@ -1,8 +1,8 @@
 /// What a factorization could not do, with LAPACK's own account of it.
 ///
-/// Each case names the LAPACK routine, its `info` and the shape of the tensor; `batch` is the index along the leading axes where the
-/// tensor holds several matrices, else empty. The first matrix that fails is reported. Shapes that do not fit are no error of this type:
-/// they stop the program.
+/// Each case names the LAPACK routine, its `info` and the shape of the tensor; `batch` is the index along the leading
+/// axes where the tensor holds several matrices, else empty. The first matrix that fails is reported. Shapes that do
+/// not fit are no error of this type: they stop the program.
 public enum LinearAlgebraError: Error, Equatable {
   /// A pivot is exactly zero: `info` is its place on the diagonal of U, from 1.
   case singular(routine: String, info: Int, shape: [Int], batch: [Int])
@@ -10,7 +10,8 @@ public enum LinearAlgebraError: Error, Equatable {
   case notPositiveDefinite(routine: String, info: Int, shape: [Int], batch: [Int])
   /// An iteration did not converge: `info` counts what is missing, as the routine's documentation says.
   case noConvergence(routine: String, info: Int, shape: [Int], batch: [Int])
-  /// `argument` holds a NaN or an infinity: `info` is minus its place among LAPACKE's arguments, as LAPACKE reports a NaN.
+  /// `argument` holds a NaN or an infinity: `info` is minus its place among LAPACKE's arguments, as LAPACKE reports a
+  /// NaN.
   case nonFinite(routine: String, argument: String, info: Int, shape: [Int])
 
   /// LAPACK's number.

@@ -4,15 +4,16 @@ import Synchronization
 
 /// The library under ``Tensor/matmul(_:transposeLeft:transposeRight:)`` and the matrix factorizations.
 ///
-/// Steppe cuts a product into slices for its own threads (see ``Parallel``) and calls OpenBLAS single-threaded on each. OpenBLAS keeps
-/// one thread count for the whole process, so at its first call Steppe sets that count to 1, which the host's own calls to OpenBLAS
-/// feel too. A host that needs the count for itself sets ``managesThreads`` to false, or `STEPPE_OPENBLAS_THREADS=keep` in the
-/// environment: Steppe then leaves the count alone, and where it is above 1 hands whole products to OpenBLAS's own threads.
+/// Steppe cuts a product into slices for its own threads (see ``Parallel``) and calls OpenBLAS single-threaded on each.
+/// OpenBLAS keeps one thread count for the whole process, so at its first call Steppe sets that count to 1, which the
+/// host's own calls to OpenBLAS feel too. A host that needs the count for itself sets ``managesThreads`` to false, or
+/// `STEPPE_OPENBLAS_THREADS=keep` in the environment: Steppe then leaves the count alone, and where it is above 1 hands
+/// whole products to OpenBLAS's own threads.
 ///
 /// A fork waits until Steppe's threads have left OpenBLAS, and its child may compute.
 ///
-/// OpenBLAS's work buffers are finite and it ends the process when they run out, so at most 64 threads of Steppe's stand inside it at
-/// once; others wait.
+/// OpenBLAS's work buffers are finite and it ends the process when they run out, so at most 64 threads of Steppe's
+/// stand inside it at once; others wait.
 public enum OpenBLAS {
   /// The version, such as `0.3.21`.
   public static var version: String {

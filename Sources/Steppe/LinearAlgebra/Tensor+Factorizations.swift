@@ -29,13 +29,14 @@ public struct SingularValueDecomposition<Scalar: TensorScalar>: Sendable {
 }
 
 extension Tensor {
-  /// The lower triangular L with A = L·Lᵀ for each symmetric positive definite matrix along the last two axes, `[…, n, n]` (LAPACK's
-  /// `potrf`).
+  /// The lower triangular L with A = L·Lᵀ for each symmetric positive definite matrix along the last two axes, `[…, n,
+  /// n]` (LAPACK's `potrf`).
   ///
   /// Only the diagonal and what is below it are read.
   ///
-  /// - Throws: ``LinearAlgebraError/notPositiveDefinite(routine:info:shape:batch:)``, with the order of the first leading minor that is
-  ///   not positive, ``LinearAlgebraError/nonFinite(routine:argument:info:shape:)`` for NaN or infinity.
+  /// - Throws: ``LinearAlgebraError/notPositiveDefinite(routine:info:shape:batch:)``, with the order of the first
+  ///   leading minor that is not positive, ``LinearAlgebraError/nonFinite(routine:argument:info:shape:)`` for NaN or
+  ///   infinity.
   public func cholesky() throws(LinearAlgebraError) -> Tensor {
     let size = squareSize("cholesky")
     // Row by row, the lower triangle is LAPACK's upper one, and L comes out in its place.
@@ -89,7 +90,8 @@ extension Tensor {
       permutation: permutation, lower: lower, upper: matrix[0..<rank].triangle(upper: true))
   }
 
-  /// A = Q·R for a matrix `[m, n]`, by Householder's reflections (LAPACK's `geqrf`, `orgqr`). R's diagonal may have either sign.
+  /// A = Q·R for a matrix `[m, n]`, by Householder's reflections (LAPACK's `geqrf`, `orgqr`). R's diagonal may have
+  /// either sign.
   ///
   /// - Throws: ``LinearAlgebraError/nonFinite(routine:argument:info:shape:)`` for NaN or infinity.
   public func qr() throws(LinearAlgebraError) -> QRFactorization<Scalar> {
@@ -144,7 +146,8 @@ extension Tensor {
     let copy = copied()
     try copy.checkFinite("gesdd", info: -5, shape: shape)
     guard rank > 0 else { return values }
-    // Row by row A is LAPACK's Aᵀ = V·diag(σ)·Uᵀ: its left vectors, column by column, are Vᵀ row by row, and its right ones U.
+    // Row by row A is LAPACK's Aᵀ = V·diag(σ)·Uᵀ: its left vectors, column by column, are Vᵀ row by row, and its right
+    // ones U.
     let lapack = Scalar.backend.lapack
     let (a, s, left, right) = (copy.address, values.address, vTransposed?.address, u?.address)
     var integers = [blasint](repeating: 0, count: 8 * rank)

@@ -10,11 +10,11 @@ extension Tensor {
   ///
   /// - `[m, k]` and `[k, n]` give `[m, n]`.
   /// - `[…, m, k]` and `[…, k, n]` give `[…, m, n]`: a product for each index of the leading axes, which broadcast.
-  /// - A vector `[k]` on the left counts as `[1, k]`, on the right as `[k, 1]`, and that axis is dropped from the result; two vectors
-  ///   give a scalar.
+  /// - A vector `[k]` on the left counts as `[1, k]`, on the right as `[k, 1]`, and that axis is dropped from the
+  ///   result; two vectors give a scalar.
   ///
-  /// Transposed views and rows apart from each other go to OpenBLAS as they are, without a copy. Shapes that do not fit stop the
-  /// program.
+  /// Transposed views and rows apart from each other go to OpenBLAS as they are, without a copy. Shapes that do not fit
+  /// stop the program.
   ///
   /// - Parameters:
   ///   - other: The right factor.

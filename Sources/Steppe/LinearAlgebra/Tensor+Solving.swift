@@ -4,10 +4,12 @@ import Glibc
 extension Tensor {
   /// The solution X of A·X = B, where this tensor is A: LU with partial pivoting (LAPACK's `getrf`, `getrs`).
   ///
-  /// A is `[…, n, n]`; B is `[n]`, or `[…, n, r]` with r right-hand sides. The leading axes broadcast; X has B's last axes.
+  /// A is `[…, n, n]`; B is `[n]`, or `[…, n, r]` with r right-hand sides. The leading axes broadcast; X has B's last
+  /// axes.
   ///
-  /// - Throws: ``LinearAlgebraError/singular(routine:info:shape:batch:)`` where a pivot is exactly zero (a nearly singular matrix
-  ///   passes: see ``conditionNumber()``), ``LinearAlgebraError/nonFinite(routine:argument:info:shape:)`` for NaN or infinity.
+  /// - Throws: ``LinearAlgebraError/singular(routine:info:shape:batch:)`` where a pivot is exactly zero (a nearly
+  ///   singular matrix passes: see ``conditionNumber()``),
+  ///   ``LinearAlgebraError/nonFinite(routine:argument:info:shape:)`` for NaN or infinity.
   public func solve(_ rightHandSides: Tensor) throws(LinearAlgebraError) -> Tensor {
     let size = squareSize("solve")
     let isVector = rightHandSides.rank == 1
@@ -72,7 +74,8 @@ extension Tensor {
     throw .singular(routine: lapackName("getrf"), info: info, shape: shape, batch: batchIndex(matrix))
   }
 
-  /// The determinant of a matrix `[n, n]`, 1 for n = 0, by LU (LAPACK's `getrf`). NaN where an element is NaN or infinite.
+  /// The determinant of a matrix `[n, n]`, 1 for n = 0, by LU (LAPACK's `getrf`). NaN where an element is NaN or
+  /// infinite.
   ///
   /// Only the result can overflow or underflow, no product on the way to it; ``logDeterminant()`` never does.
   public func determinant() -> Scalar {
@@ -90,8 +93,8 @@ extension Tensor {
     return Tensor(shape: batchShape, scalars: results)
   }
 
-  /// The sign (−1, 0 or 1) and the logarithm of the absolute value of a matrix's determinant; 0 and −∞ for a singular matrix, NaN and
-  /// NaN where an element is NaN or infinite.
+  /// The sign (−1, 0 or 1) and the logarithm of the absolute value of a matrix's determinant; 0 and −∞ for a singular
+  /// matrix, NaN and NaN where an element is NaN or infinite.
   public func logDeterminant() -> (sign: Scalar, logarithm: Scalar) {
     require(rank == 2, "Tensor.logDeterminant: expected one matrix, got shape \(shape)")
     let (significand, exponent) = pivotProducts(squareSize("logDeterminant"))[0]
@@ -158,8 +161,8 @@ extension Tensor {
   /// - Parameters:
   ///   - rightHandSides: B: `[m]`, or `[m, r]` with r right-hand sides, for A `[m, n]`.
   ///   - tolerance: Singular values up to this share of the greatest count as zero; machine epsilon times Swift.max(m, n) if not given.
-  /// - Throws: ``LinearAlgebraError/noConvergence(routine:info:shape:batch:)`` where the singular values do not converge,
-  ///   ``LinearAlgebraError/nonFinite(routine:argument:info:shape:)`` for NaN or infinity.
+  /// - Throws: ``LinearAlgebraError/noConvergence(routine:info:shape:batch:)`` where the singular values do not
+  ///   converge, ``LinearAlgebraError/nonFinite(routine:argument:info:shape:)`` for NaN or infinity.
   public func leastSquares(
     _ rightHandSides: Tensor, tolerance: Scalar? = nil
   ) throws(LinearAlgebraError) -> LeastSquaresSolution<Scalar> {

@@ -189,8 +189,9 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
     batchesTracked += 1
     let weight = momentum ?? 1 / Double(batchesTracked)
     let unbiased = Double(m) / Double(m - 1)
-    func moved(_ running: Tensor<Scalar>, _ batch: [Double], _ factor: Double) -> Tensor<Scalar> {
-      Tensor(zip(running.scalars, batch).map { Scalar((1 - weight) * Double($0) + weight * factor * $1) })
+    func moved(_ running: Tensor<Scalar>, _ batch: UnsafePointer<Double>, _ factor: Double) -> Tensor<Scalar> {
+      let old = running.scalars
+      return Tensor(old.indices.map { Scalar((1 - weight) * Double(old[$0]) + weight * factor * batch[$0]) })
     }
     runningMean = moved(runningMean, moments.mean, 1)
     runningVariance = moved(runningVariance, moments.variance, unbiased)

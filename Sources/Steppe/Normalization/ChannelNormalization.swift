@@ -15,7 +15,7 @@ struct ChannelMoments {
   var remainder: UnsafeMutablePointer<Double> { storage.pointer + channels }
   var variance: UnsafeMutablePointer<Double> { storage.pointer + 2 * channels }
 
-  var isFinite: Bool { (0..<channels).allSatisfy { moments.mean[$0].isFinite && moments.variance[$0].isFinite } }
+  var isFinite: Bool { (0..<channels).allSatisfy { mean[$0].isFinite && variance[$0].isFinite } }
 }
 
 /// Batch statistics, normalization and their gradients over the channels of one tensor (SPEC §4), as a ``ChannelSchedule`` orders them.
@@ -199,8 +199,7 @@ struct ChannelNormalization<Scalar: TensorScalar> {
 
   /// Mean and variance of channel c from the sums of x − shift and its squares; false where the shift was too far off for the variance.
   private func finish(
-    _ c: Int, shift: Scalar, sum: Double, squares: Double, _ mean: UnsafeMutablePointer<Double>,
-    _ variance: UnsafeMutablePointer<Double>
+    _ c: Int, shift: Scalar, sum: Double, squares: Double, _ moments: ChannelMoments
   ) -> Bool {
     let distance = sum / m
     let mean = Double(shift) + distance
