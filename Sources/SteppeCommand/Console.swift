@@ -3,10 +3,8 @@ import Glibc
 /// Standard error, and what it is connected to.
 enum Console {
   /// Whether standard error is a terminal that can rewrite a line.
-  static let isTerminal: Bool = isatty(STDERR_FILENO) == 1 && environment("TERM") != "dumb"
-
-  /// Whether text may have colours: on a terminal whose user did not forbid them (no-color.org).
-  static let hasColors: Bool = isTerminal && (environment("NO_COLOR") ?? "").isEmpty
+  static let isTerminal: Bool =
+    isatty(STDERR_FILENO) == 1 && getenv("TERM").map { String(cString: $0) } != "dumb"
 
   /// The terminal's width in characters.
   static var width: Int {
@@ -31,8 +29,6 @@ enum Console {
       }
     }
   }
-
-  private static func environment(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
 }
 
 extension Slice<UnsafeBufferPointer<UInt8>> {

@@ -34,10 +34,11 @@ enum Curves {
     let shown = curves.filter { curve in epochs.contains(where: curve.isThere) }
     let rows = epochs.map { numbers($0).map { $0.map { "\($0)" } ?? "NaN" }.joined(separator: " ") }
     func plot(_ column: (Curve) -> Int, _ scale: String) -> String {
-      "plot " + shown.map { curve in
-        "$epochs using 1:(\(scale)$\(column(curve))) with linespoints linewidth 2 pointtype 7 pointsize 0.5 "
-          + "linecolor rgb '\(curve.color)' title '\(curve.title)'"
-      }.joined(separator: ", ")
+      "plot "
+        + shown.map { curve in
+          "$epochs using 1:(\(scale)$\(column(curve))) with linespoints linewidth 2 pointtype 7 pointsize 0.5 "
+            + "linecolor rgb '\(curve.color)' title '\(curve.title)'"
+        }.joined(separator: ", ")
     }
     let last = epochs.last?.epoch ?? 1
     return try Gnuplot.draw(

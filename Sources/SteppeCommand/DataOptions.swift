@@ -89,7 +89,8 @@ struct DataOptions: ParsableArguments {
     var test: DataSelection.Files?
     if let testImages, let testLabels { test = .init(images: testImages, labels: testLabels) }
     if training != nil || test != nil, data != nil || dataFolder != nil {
-      throw ValidationError("--data and --data-folder choose Fashion-MNIST: expected either these or own files, found both")
+      throw ValidationError(
+        "--data and --data-folder choose Fashion-MNIST: expected either these or own files, found both")
     }
     return DataSelection(folder: dataFolder, training: training, test: test)
   }

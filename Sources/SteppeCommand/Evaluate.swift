@@ -11,7 +11,8 @@ struct Evaluate: ParsableCommand {
 
       Examples:
         steppe evaluate run/model.safetensors --output run
-        steppe evaluate own/model.safetensors --test-images x.npy --test-labels y.npy
+        steppe evaluate own/model.safetensors --test-images x.npy \\
+          --test-labels y.npy
       """)
 
   @OptionGroup var model: ModelOptions
@@ -25,6 +26,8 @@ struct Evaluate: ParsableCommand {
   @OptionGroup var threads: ThreadOptions
 
   @Flag(help: "Say nothing on the way.") var quiet = false
+
+  func validate() throws { _ = try data.selection() }
 
   func run() throws {
     let selection = try data.selection()

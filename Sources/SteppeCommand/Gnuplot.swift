@@ -85,7 +85,8 @@ enum Gnuplot {
     // It ends with 0 where its output has no room, and says so.
     let said = text(of: output)
     guard status == 0, !said.contains("annot") else {
-      throw Failure("gnuplot failed: \(said.split(separator: "\n").first { !$0.allSatisfy(\.isWhitespace) } ?? "no reason")")
+      let reason = said.split(separator: "\n").first { !$0.allSatisfy(\.isWhitespace) }
+      throw Failure("gnuplot failed: \(reason ?? "it gives no reason")")
     }
   }
 

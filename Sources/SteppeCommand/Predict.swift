@@ -7,14 +7,16 @@ struct Predict: ParsableCommand {
     discussion: """
       Reads images in IDX (also gzip) or NPY, the first axis counting them, and writes by the output's extension:
 
-        .csv   row, class, name and probability for each image; with --probabilities those of all classes
-        .npy   the classes as 64-bit integers; with --probabilities those of all classes, 32-bit floats [images, classes]
+        .csv   row, class, name and probability; with --probabilities all of them
+        .npy   the classes as 64-bit integers; with --probabilities a matrix of
+               32-bit floats, a row for each image, a column for each class
 
       The model runs folded: batch norm has gone into its weights.
 
       Examples:
-        steppe predict run/model.safetensors --input t10k-images-idx3-ubyte.gz --output classes.csv
-        steppe predict run/model.safetensors --input x.npy --output probabilities.npy --probabilities
+        steppe predict run/model.safetensors --input x.idx.gz --output y.csv
+        steppe predict run/model.safetensors --input x.npy --output p.npy \\
+          --probabilities
       """)
 
   @OptionGroup var model: ModelOptions

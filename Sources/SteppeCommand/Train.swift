@@ -22,8 +22,8 @@ struct Train: ParsableCommand {
 
       Examples:
         steppe train --output run
-        steppe train --hidden 256 --activation gelu --optimizer adamw --epochs 5 --output small
-        steppe train --train-images x.npy --train-labels y.npy --validation-fraction 0.1 --patience 3 --output own
+        steppe train --hidden 256 --optimizer adamw --epochs 5 --output small
+        steppe train --train-images x.npy --train-labels y.npy --output own
         steppe train --output run --resume
       """)
 
@@ -46,6 +46,8 @@ struct Train: ParsableCommand {
   func validate() throws {
     if resume, overwrite { throw ValidationError("--resume and --overwrite: expected one of them, found both") }
     if output.isEmpty { throw ValidationError("--output: expected a folder's name, found none") }
+    // What does not fit together is found before anything is read.
+    if !resume { _ = try configuration(from: RunConfiguration()) }
   }
 
   func run() throws {
@@ -146,7 +148,9 @@ struct Train: ParsableCommand {
 
   // MARK: - Training
 
-  private func fit(_ trainer: Trainer<Float>, _ examples: Examples, _ metrics: inout MetricsFile) throws -> TrainingReport {
+  private func fit(
+    _ trainer: Trainer<Float>, _ examples: Examples, _ metrics: inout MetricsFile
+  ) throws -> TrainingReport {
     var line = ProgressLine(quiet: quiet)
     // Whatever ends training, messages begin on a line of their own.
     defer { line.clear() }
@@ -164,15 +168,20 @@ struct Train: ParsableCommand {
     }
   }
 
-  /// A line in the middle of an epoch.
+  /// A line in the middle of an epoch, with a bar where the terminal has room for one.
   private static func text(_ progress: TrainingProgress) -> String {
-    let done = 20 * progress.batch / max(progress.batchesPerEpoch, 1)
-    let bar = String(repeating: "━", count: done) + String(repeating: "─", count: 20 - done)
-    return [
-      "epoch \(progress.epoch)/\(progress.epochs)", bar, "loss \(fixed(progress.loss, 4))",
+    var parts = [
+      "epoch \(progress.epoch)/\(progress.epochs)", "loss \(fixed(progress.loss, 4))",
       "accuracy \(percent(progress.accuracy))", "\(grouped(Int(progress.samplesPerSecond))) samples/s",
       "\(duration(progress.timeLeft)) left",
-    ].joined(separator: "  ")
+    ]
+    let room = Console.width - 1 - parts.reduce(0) { $0 + $1.count + 2 }
+    if room >= 4 {
+      let length = min(room, 24)
+      let done = length * progress.batch / max(progress.batchesPerEpoch, 1)
+      parts.insert(String(repeating: "━", count: done) + String(repeating: "─", count: length - done), at: 1)
+    }
+    return parts.joined(separator: "  ")
   }
 
   /// A line at the end of an epoch.
@@ -183,7 +192,9 @@ struct Train: ParsableCommand {
     for (name, loss, accuracy) in [
       ("validation", epoch.validationLoss, epoch.validationAccuracy), ("test", epoch.testLoss, epoch.testAccuracy),
     ] {
-      if let loss, let accuracy { parts += ["\(name) loss \(fixed(loss, 4))", "\(name) accuracy \(percent(accuracy))"] }
+      if let loss, let accuracy {
+        parts += ["\(name) loss \(fixed(loss, 4))", "\(name) accuracy \(percent(accuracy))"]
+      }
     }
     parts += [
       "\(fixed(epoch.seconds, 2)) s", "\(grouped(Int(epoch.samplesPerSecond))) samples/s",
@@ -211,9 +222,12 @@ struct Train: ParsableCommand {
     if let best = report.bestEpoch { results.append(["best epoch", "\(best)"]) }
     for (name, loss, accuracy) in [
       ("training", chosen?.loss, chosen?.accuracy),
-      ("validation", chosen?.validationLoss, chosen?.validationAccuracy), ("test", chosen?.testLoss, chosen?.testAccuracy),
+      ("validation", chosen?.validationLoss, chosen?.validationAccuracy),
+      ("test", chosen?.testLoss, chosen?.testAccuracy),
     ] {
-      if let loss, let accuracy { results.append(["\(name) accuracy", "\(percent(accuracy))  (loss \(fixed(loss, 4)))"]) }
+      if let loss, let accuracy {
+        results.append(["\(name) accuracy", "\(percent(accuracy))  (loss \(fixed(loss, 4)))"])
+      }
     }
     print(list(results + rows))
   }

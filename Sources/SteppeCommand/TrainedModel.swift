@@ -44,7 +44,8 @@ struct ModelOptions: ParsableArguments {
   @Option(
     parsing: .unconditional,
     help: ArgumentHelp(
-      "What was subtracted from features, where bytes are 0 … 1. (default: as in the model, or 0)", valueName: "number"))
+      "What was subtracted from features, where bytes are 0 … 1. (default: as in the model, or 0)", valueName: "number")
+  )
   var mean: Double?
 
   @Option(

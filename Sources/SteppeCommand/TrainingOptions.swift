@@ -13,7 +13,8 @@ struct OwnTrainingData: ParsableArguments {
   var trainLabels: String?
 
   @Option(
-    help: ArgumentHelp("The number of classes of own data. (default: the largest training label and 1)", valueName: "count"))
+    help: ArgumentHelp(
+      "The number of classes of own data. (default: the largest training label and 1)", valueName: "count"))
   var classes: Int?
 
   @Flag(
@@ -107,7 +108,8 @@ struct RecipeOptions: ParsableArguments {
       "Stop after so many epochs without a lower validation loss; needs --validation-fraction.", valueName: "epochs"))
   var patience: Int?
 
-  @Option(help: ArgumentHelp("Chooses the first weights and the order of the images. (default: 1)", valueName: "number"))
+  @Option(
+    help: ArgumentHelp("Chooses the first weights and the order of the images. (default: 1)", valueName: "number"))
   var seed: UInt64?
 
   func validate() throws {
@@ -132,7 +134,8 @@ struct RecipeOptions: ParsableArguments {
     }
     if let momentum {
       guard configuration.optimizer.momentum != nil else {
-        throw ValidationError("--momentum: expected sgd or rmsprop beside it, found \(configuration.optimizer.rawValue)")
+        throw ValidationError(
+          "--momentum: expected sgd or rmsprop beside it, found \(configuration.optimizer.rawValue)")
       }
       configuration.momentum = momentum
     }

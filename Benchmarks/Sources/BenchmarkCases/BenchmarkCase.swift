@@ -1,3 +1,5 @@
+import Steppe
+
 /// Something to be timed.
 public struct BenchmarkCase: Sendable {
   /// What one run has to do at the least, which turns its time into a rate that can be held against the machine's limit.
@@ -29,6 +31,15 @@ public let allCases: [BenchmarkCase] = normalizationCases + linearAlgebraCases +
 /// Takes a result, so that computing it is not left out.
 @inline(never)
 public func keep<Value>(_ value: Value) {}
+
+/// Normal numbers: 65,537 of them drawn, which large tensors repeat, since drawing takes longer than what is timed.
+func normalData(_ shape: [Int], mean: Float = 0, seed: UInt64 = 1) -> Tensor<Float> {
+  var generator = RandomGenerator(seed: seed)
+  let drawn = Tensor<Float>.randomNormal(shape: [65_537], mean: mean, using: &generator).scalars
+  return Tensor(unsafeUninitializedShape: shape) { buffer in
+    for index in buffer.indices { buffer.initializeElement(at: index, to: drawn[index % drawn.count]) }
+  }
+}
 
 /// `[256, 512, 7, 7]` as `256x512x7x7`.
 func text(_ shape: [Int]) -> String { shape.map(String.init).joined(separator: "x") }

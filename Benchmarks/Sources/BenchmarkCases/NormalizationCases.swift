@@ -26,9 +26,5 @@ let normalizationCases: [BenchmarkCase] = normalizedShapes.flatMap { shape in
 private let normalizedShapes = [[64, 256], [4096, 1024], [256, 512, 7, 7], [32, 64, 28, 28]]
 
 private func batchNorm(_ shape: [Int]) -> (layer: BatchNorm<Float>, x: Tensor<Float>, dy: Tensor<Float>) {
-  var generator = RandomGenerator(seed: 1)
-  return (
-    BatchNorm(shape[1]), .randomNormal(shape: shape, mean: 3, using: &generator),
-    .randomNormal(shape: shape, using: &generator)
-  )
+  (BatchNorm(shape[1]), normalData(shape, mean: 3), normalData(shape, seed: 2))
 }

@@ -12,7 +12,7 @@ struct Machine: Encodable {
   let processor: String
   let instructionSet = InstructionSet.current
   let threads = Parallel.threadCount
-  let openBLAS = "\(OpenBLAS.version) \(OpenBLAS.kernelName)"
+  let blas = "OpenBLAS \(OpenBLAS.version) \(OpenBLAS.kernelName)"
 
   init() {
     let lines = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8))?.split(separator: "\n") ?? []
@@ -28,7 +28,7 @@ struct Table: Report {
   func begin() {
     let machine = Machine()
     print(machine.processor)
-    print("\(machine.instructionSet), threads: \(machine.threads), OpenBLAS \(machine.openBLAS)\n")
+    print("\(machine.instructionSet), threads: \(machine.threads), \(machine.blas)\n")
     print("\(pad("case"))      median   spread        rate")
   }
 

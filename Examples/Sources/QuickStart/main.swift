@@ -52,11 +52,13 @@ try reloaded.load(from: path)
 
 // Fold: batch norm disappears into the weights. What is left is an immutable value for any number of tasks at once.
 let folded = reloaded.folded()
-let classes = await withTaskGroup(of: (Int, [Int]).self) { group in
+let classes = await withTaskGroup { group in
   for start in stride(from: 0, to: test.count, by: 250) {
     group.addTask { (start, folded(test.subset(start..<start + 250).features).argmaxOfRows()) }
   }
-  return await group.reduce(into: [:]) { $0[$1.0] = $1.1 }.sorted { $0.key < $1.key }.flatMap(\.value)
+  var parts: [Int: [Int]] = [:]
+  for await (start, part) in group { parts[start] = part }
+  return parts.keys.sorted().flatMap { parts[$0]! }
 }
 let served = Double(zip(classes, test.labels).count { $0 == $1 }) / Double(test.count)
 

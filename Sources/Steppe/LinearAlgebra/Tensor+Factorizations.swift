@@ -4,21 +4,21 @@ import COpenBLAS
 public struct LUFactorization<Scalar: TensorScalar>: Sendable {
   /// Row i of P·A is row `permutation[i]` of A.
   public let permutation: [Int]
-  /// L, with ones on the diagonal: `[m, Swift.min(m, n)]`.
+  /// L, with ones on the diagonal: `[m, min(m, n)]`.
   public let lower: Tensor<Scalar>
-  /// U: `[Swift.min(m, n), n]`.
+  /// U: `[min(m, n), n]`.
   public let upper: Tensor<Scalar>
 }
 
 /// A = Q·R, reduced.
 public struct QRFactorization<Scalar: TensorScalar>: Sendable {
-  /// Orthonormal columns: `[m, Swift.min(m, n)]`.
+  /// Orthonormal columns: `[m, min(m, n)]`.
   public let q: Tensor<Scalar>
-  /// Upper triangular: `[Swift.min(m, n), n]`.
+  /// Upper triangular: `[min(m, n), n]`.
   public let r: Tensor<Scalar>
 }
 
-/// A = U·diag(σ)·Vᵀ, reduced to k = Swift.min(m, n).
+/// A = U·diag(σ)·Vᵀ, reduced to k = min(m, n).
 public struct SingularValueDecomposition<Scalar: TensorScalar>: Sendable {
   /// Orthonormal columns: `[m, k]`.
   public let u: Tensor<Scalar>

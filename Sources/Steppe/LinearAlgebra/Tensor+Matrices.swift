@@ -21,7 +21,7 @@ extension Tensor {
       strides: [size + 1])
   }
 
-  /// The main diagonal of each matrix along the last two axes: `[…, m, n]` gives `[…, Swift.min(m, n)]`. A view.
+  /// The main diagonal of each matrix along the last two axes: `[…, m, n]` gives `[…, min(m, n)]`. A view.
   public func diagonal() -> Tensor {
     let (rows, columns) = matrixSize("diagonal")
     return Tensor(

@@ -151,7 +151,7 @@ public struct LeastSquaresSolution<Scalar: TensorScalar>: Sendable {
   public let residuals: Tensor<Scalar>
   /// How many singular values are above the tolerance.
   public let rank: Int
-  /// A's singular values, greatest first: `[Swift.min(m, n)]`.
+  /// A's singular values, greatest first: `[min(m, n)]`.
   public let singularValues: Tensor<Scalar>
 }
 
@@ -160,7 +160,7 @@ extension Tensor {
   ///
   /// - Parameters:
   ///   - rightHandSides: B: `[m]`, or `[m, r]` with r right-hand sides, for A `[m, n]`.
-  ///   - tolerance: Singular values up to this share of the greatest count as zero; machine epsilon times Swift.max(m, n) if not given.
+  ///   - tolerance: Singular values up to this share of the greatest count as zero; machine epsilon times max(m, n) if not given.
   /// - Throws: ``LinearAlgebraError/noConvergence(routine:info:shape:batch:)`` where the singular values do not
   ///   converge, ``LinearAlgebraError/nonFinite(routine:argument:info:shape:)`` for NaN or infinity.
   public func leastSquares(

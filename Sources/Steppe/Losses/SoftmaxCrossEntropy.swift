@@ -44,7 +44,7 @@ public func softmaxCrossEntropy<Scalar: TensorScalar>(
 
 /// The cross-entropy of distributions over classes under the softmax of `logits`, and its gradient by the logits.
 ///
-/// As ``softmaxCrossEntropy(_:_:labelSmoothing:reduction:)-([Int])``, with t given for each row: soft labels, mixtures, a teacher's answers.
+/// As the cross-entropy of labels, with t given for each row: soft labels, mixtures, a teacher's answers.
 ///
 /// - Parameters:
 ///   - logits: `[N, C]`, not normalized.

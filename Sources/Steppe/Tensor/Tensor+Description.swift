@@ -72,19 +72,23 @@ private struct NumberFormat<Scalar: TensorScalar> {
     scientific = greatest >= 1e8 || least < 1e-4 || greatest / least > 1e3 && least < 1e-3
     let limit = scientific ? 8 : max(0, 8 - String(Int(greatest)).count + (greatest < 1 ? 1 : 0))
     decimals = numbers.reduce(0) { max($0, Self.neededDecimals($1, scientific: scientific, limit: limit)) }
-    width = numbers.reduce(0) { max($0, text($1, padded: false).count) }
+    width = numbers.reduce(0) { max($0, text($1, padded: true).count) }
   }
 
   func text(_ number: Scalar, padded: Bool) -> String {
     var word = number.isNaN ? "nan" : number.isInfinite ? (number < 0 ? "-inf" : "inf") : formatted(Double(number))
+    if !padded { while word.last == " " { word.removeLast() } }
     if padded, word.count < width { word = String(repeating: " ", count: width - word.count) + word }
     return word
   }
 
   private func formatted(_ number: Double) -> String {
-    let text = Self.printed(scientific ? "%.*e" : "%.*f", Int32(decimals), number)
-    // As NumPy prints them, whole numbers keep their point.
-    return decimals == 0 && !scientific ? text + "." : text
+    var text = Self.printed(scientific ? "%#.*e" : "%#.*f", Int32(decimals), number)
+    if scientific { return text }
+    // As NumPy prints them: the point stays, zeros after it give way to spaces.
+    let length = text.count
+    while text.last == "0" { text.removeLast() }
+    return text + String(repeating: " ", count: length - text.count)
   }
 
   /// The decimals after which only zeros follow, at most `limit`, as the shortest text that reads back as the same scalar has them.

@@ -25,7 +25,7 @@ public func evaluate<Scalar: TensorScalar>(
   return try evaluate({ model($0) }, on: data, batchSize: batchSize, loss: loss)
 }
 
-/// Runs `model` over all of `data`, and counts; see ``evaluate(_:on:batchSize:loss:)-(Layer<Scalar>,_,_,_)``.
+/// Runs `model` over all of `data`, and counts, as for a ``Layer``.
 public func evaluate<Scalar: TensorScalar>(
   _ model: FoldedModel<Scalar>, on data: any DataSource<Scalar>, batchSize: Int = 1000,
   loss: TrainingLoss<Scalar> = .softmaxCrossEntropy()
@@ -33,8 +33,7 @@ public func evaluate<Scalar: TensorScalar>(
   try evaluate({ model($0) }, on: data, batchSize: batchSize, loss: loss)
 }
 
-/// Calls `scores` with all of `data`'s features, batch by batch, and counts; see
-/// ``evaluate(_:on:batchSize:loss:)-(Layer<Scalar>,_,_,_)``.
+/// Calls `scores` with all of `data`'s features, batch by batch, and counts, as for a ``Layer``.
 public func evaluate<Scalar: TensorScalar>(
   _ scores: (_ features: Tensor<Scalar>) throws -> Tensor<Scalar>, on data: any DataSource<Scalar>,
   batchSize: Int = 1000, loss: TrainingLoss<Scalar> = .softmaxCrossEntropy()

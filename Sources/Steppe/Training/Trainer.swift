@@ -104,16 +104,14 @@ public final class Trainer<Scalar: TensorScalar> {
     var outcome = isExhausted ? TrainingReport.Outcome.stoppedEarly : .completed
     while state.position.epoch < configuration.epochs, !isExhausted {
       var record: EpochRecord?
-      var isDue: Bool
+      let isDue: Bool
       if let rows = sampler.next() {
         try trainStep(rows, of: training)
         pace.examples += rows.count
-        isDue = if case .steps(let count) = configuration.checkpointInterval { state.step % count == 0 } else { false }
+        isDue = isCheckpointDue(step: state.step)
       } else {
         record = try finishEpoch(validation, in: folder, seconds: pace.lap())
-        isDue = if case .epochs(let count) = configuration.checkpointInterval {
-          sampler.position.epoch % count == 0
-        } else { false }
+        isDue = isCheckpointDue(epoch: sampler.position.epoch)
         if isExhausted { outcome = .stoppedEarly }
       }
       state.position = sampler.position
@@ -141,6 +139,15 @@ public final class Trainer<Scalar: TensorScalar> {
   /// Whether the monitored metric has not improved for as long as it may.
   private var isExhausted: Bool {
     configuration.patience.map { state.epochsWithoutImprovement >= $0 } ?? false
+  }
+
+  private func isCheckpointDue(step: Int) -> Bool {
+    if case .steps(let count) = configuration.checkpointInterval { step % count == 0 } else { false }
+  }
+
+  /// - Parameter epoch: The epochs done.
+  private func isCheckpointDue(epoch: Int) -> Bool {
+    if case .epochs(let count) = configuration.checkpointInterval { epoch % count == 0 } else { false }
   }
 
   // MARK: Before the first step
@@ -244,6 +251,9 @@ public final class Trainer<Scalar: TensorScalar> {
     state.epoch.examples += rows.count
   }
 
+  /// The rate of the last step.
+  private var lastRate: Double { schedule?.rate(at: max(state.step - 1, 0)) ?? optimizer.learningRate }
+
   /// Validates and closes the epoch's record.
   private func finishEpoch(
     _ validation: (any DataSource<Scalar>)?, in folder: CheckpointFolder?, seconds: @autoclosure () -> Double
@@ -256,7 +266,7 @@ public final class Trainer<Scalar: TensorScalar> {
     let epoch = state.position.epoch + 1
     let record = EpochRecord(
       epoch: epoch, step: state.step, trainingLoss: state.epoch.meanLoss, trainingAccuracy: state.epoch.accuracy,
-      validationLoss: result?.loss, validationAccuracy: result?.accuracy, learningRate: optimizer.learningRate,
+      validationLoss: result?.loss, validationAccuracy: result?.accuracy, learningRate: lastRate,
       seconds: state.epoch.seconds + seconds())
     state.history.append(record)
     state.epoch = TrainingState.Epoch()
@@ -281,7 +291,7 @@ public final class Trainer<Scalar: TensorScalar> {
       epoch: record?.epoch ?? state.position.epoch + 1, epochs: configuration.epochs,
       batch: record == nil ? state.position.batch : sampler.batchesPerEpoch, batchesPerEpoch: sampler.batchesPerEpoch,
       step: state.step, totalSteps: total, loss: record?.trainingLoss ?? state.epoch.meanLoss,
-      accuracy: record?.trainingAccuracy ?? state.epoch.accuracy, learningRate: optimizer.learningRate,
+      accuracy: record?.trainingAccuracy ?? state.epoch.accuracy, learningRate: lastRate,
       samplesPerSecond: Double(pace.examples) / seconds,
       timeLeft: seconds * Double(total - state.step) / Double(max(state.step - pace.firstStep, 1)), record: record)
   }
@@ -291,7 +301,9 @@ public final class Trainer<Scalar: TensorScalar> {
   /// Throws where a parameter or running statistic is not finite.
   func checkFinite() throws(TrainingError) {
     for entry in model.state {
-      if case .tensor(let tensor) = entry.get(), !tensor.isAllFinite() { throw notFinite(.parameter(entry.key, layer: nil)) }
+      if case .tensor(let tensor) = entry.get(), !tensor.isAllFinite() {
+        throw notFinite(.parameter(entry.key, layer: nil))
+      }
     }
   }
 

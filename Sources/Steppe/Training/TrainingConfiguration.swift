@@ -79,7 +79,10 @@ public struct TrainingConfiguration: Sendable, Equatable {
     try check("epochs", epochs, epochs >= 1, "at least 1")
     try check("batchSize", batchSize, batchSize >= 1, "at least 1")
     try check("validationBatchSize", validationBatchSize, validationBatchSize >= 1, "at least 1")
-    let interval = switch checkpointInterval { case .steps(let count), .epochs(let count): count }
+    let interval =
+      switch checkpointInterval {
+      case .steps(let count), .epochs(let count): count
+      }
     try check("checkpointInterval", checkpointInterval, interval >= 1, "at least 1")
     try check("keptCheckpoints", keptCheckpoints, keptCheckpoints >= 1, "at least 1")
     if let patience {

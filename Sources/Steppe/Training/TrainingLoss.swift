@@ -10,7 +10,8 @@ public struct TrainingLoss<Scalar: TensorScalar> {
   ///   - name: Tells it, and its settings, apart from others.
   ///   - body: Returns the mean loss over the rows, and its gradient by the scores.
   public init(
-    name: String, _ body: @escaping (_ scores: Tensor<Scalar>, _ labels: [Int]) -> (loss: Scalar, gradient: Tensor<Scalar>)
+    name: String,
+    _ body: @escaping (_ scores: Tensor<Scalar>, _ labels: [Int]) -> (loss: Scalar, gradient: Tensor<Scalar>)
   ) {
     self.name = name
     self.body = body
@@ -21,7 +22,7 @@ public struct TrainingLoss<Scalar: TensorScalar> {
     body(scores, labels)
   }
 
-  /// ``softmaxCrossEntropy(_:_:labelSmoothing:reduction:)-([Int])`` with `labelSmoothing` in 0 … 1.
+  /// The cross-entropy of the labels under the softmax of the scores, with `labelSmoothing` in 0 … 1.
   public static func softmaxCrossEntropy(labelSmoothing: Double = 0) -> TrainingLoss {
     require(
       (0...1).contains(labelSmoothing), "TrainingLoss: expected label smoothing in 0 … 1, got \(labelSmoothing)")

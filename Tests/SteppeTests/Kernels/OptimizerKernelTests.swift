@@ -108,11 +108,11 @@ import Testing
             let value = worstError(p.scalars, after.p, magnitude: terms)
             #expect(value.ulps <= 4, "\(message): parameter \(value)")
             if test.states > 0 {
-              let error = worstError(s.scalars, after.s, magnitude: after.s.map { max(abs($0), 1) })
+              let error = worstError(s.scalars, after.s, magnitude: after.s.map { max(abs($0), 4) })
               #expect(error.ulps <= 4, "\(message): first state \(error)")
             }
             let second = worstError(
-              t.scalars, test.states > 1 ? after.t : before.t, magnitude: after.t.map { max(abs($0), 1) })
+              t.scalars, test.states > 1 ? after.t : before.t, magnitude: after.t.map { max(abs($0), 4) })
             #expect(second.ulps <= (test.states > 1 ? 4 : 0), "\(message): second state \(second)")
             #expect(g.scalars.doubles == (clears ? before.g.map { _ in 0 } : before.g), "\(message): gradient")
             #expect(p.isIntact && g.isIntact && s.isIntact && t.isIntact, "\(message)")

@@ -31,8 +31,7 @@ import Testing
               logarithm
               ? zip(row, expected).map { max(abs($1), 1 + greatest - $0) } : NaiveLosses.softmaxMagnitude(row)
             let error = worstError(got, expected, magnitude: magnitude)
-            // A sum of doubles has nothing wider to go on in.
-            let tolerance = 4 + (Scalar.self == Double.self ? Double(columns).squareRoot() / 4 : 0)
+            let tolerance = sumTolerance(columns, Scalar.self)
             #expect(error.ulps <= tolerance, "\(set.name) \(logarithm) \(rows) × \(columns): \(error)")
             #expect(result[r * ldy + columns..<(r + 1) * ldy].allSatisfy { $0.isNaN }, "\(set.name)")
             packed += got
@@ -58,7 +57,9 @@ import Testing
               logarithm ? total : out[i - place.lowerBound] * total
             }
             let error = worstError(Array(dx.scalars[place]), expected, magnitude: magnitude)
-            #expect(error.ulps <= 8, "\(set.name) gradient \(logarithm) \(rows) × \(columns): \(error)")
+            #expect(
+              error.ulps <= 2 * sumTolerance(columns, Scalar.self),
+              "\(set.name) gradient \(logarithm) \(rows) × \(columns): \(error)")
           }
           #expect(dx.isIntact && dy.isIntact && p.isIntact)
         }
@@ -111,7 +112,9 @@ import Testing
             }
             let slopes = worstError(
               Array(gradient.scalars[place]), expected.gradient.map { scale * $0 }, magnitude: magnitude)
-            #expect(slopes.ulps <= 4, "\(set.name) gradient \(classes) \(smoothing) \(rows) × \(columns): \(slopes)")
+            #expect(
+              slopes.ulps <= sumTolerance(columns, Scalar.self),
+              "\(set.name) gradient \(classes) \(smoothing) \(rows) × \(columns): \(slopes)")
           }
           #expect(gradient.isIntact && losses.isIntact && x.isIntact && t.isIntact)
           // In place of the logits.

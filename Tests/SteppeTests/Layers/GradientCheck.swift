@@ -21,7 +21,8 @@ func checkGradients<L: Layer>(
   }
   let numeric = centralDifferences(at: x, loss)
   #expect(
-    relativeDistance(dx.scalars, numeric, least: 1e-3) < 1e-7, "\(L.self) \(inputShape): dx", sourceLocation: sourceLocation)
+    relativeDistance(dx.scalars, numeric, least: 1e-3) < 1e-7, "\(L.self) \(inputShape): dx",
+    sourceLocation: sourceLocation)
   for parameter in layer.parameters {
     let start = parameter.value
     let slope = centralDifferences(at: start.scalars) { point in
@@ -30,7 +31,8 @@ func checkGradients<L: Layer>(
     }
     parameter.value = start
     #expect(
-      relativeDistance(parameter.gradient.scalars, slope, least: 1e-3) < 1e-7, "\(L.self) \(inputShape): \(parameter.name)",
+      relativeDistance(parameter.gradient.scalars, slope, least: 1e-3) < 1e-7,
+      "\(L.self) \(inputShape): \(parameter.name)",
       sourceLocation: sourceLocation)
   }
   // The cheaper pullback gathers the same gradients on top.

@@ -95,7 +95,8 @@ import Testing
     #expect(model.parameters.map(\.name) == ["0.weight", "1.gamma", "1.beta", "3.0.weight", "3.0.bias"])
     #expect(
       model.state.map(\.key) == [
-        "0.weight", "1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked", "3.0.weight", "3.0.bias",
+        "0.weight", "1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked", "3.0.weight",
+        "3.0.bias",
       ])
     #expect(model.parameters.filter(\.decays).map(\.name) == ["0.weight", "3.0.weight"])
   }

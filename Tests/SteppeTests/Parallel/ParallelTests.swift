@@ -100,7 +100,8 @@ import Testing
     let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
       Parallel.threadCount = 0
     }
-    #expect(String(decoding: result?.standardErrorContent ?? [], as: UTF8.self).contains("expected 1 … 256, got 0"))
+    let message = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+    #expect(message.contains("expected 1 … 256, got 0"))
   }
 
   @Test func theEnvironmentSetsTheThreadCount() async {

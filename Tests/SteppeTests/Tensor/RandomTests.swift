@@ -3,7 +3,10 @@ import Steppe
 import Testing
 
 @Suite struct RandomTests {
-  static let pinned: [UInt64] = []
+  static let pinned: [UInt64] = [
+    0x3feca141d79c7d00, 0x3fe6c2b544f2be44, 0x3feb0dc06bb20cba,
+    0x3fd693b938b1efbb, 0x3fbb588af283d33c, 0x3fe981808a2ea02e,
+  ]
 
   /// The cipher's published known answers (Salmon et al.'s Random123): zeros, ones, and the digits of π.
   @Test func philoxKnownAnswers() {
@@ -77,7 +80,9 @@ import Testing
     for _ in 0..<6000 { counts[generator.permutation(3), default: 0] += 1 }
     #expect(counts.count == 6 && counts.values.allSatisfy { abs($0 - 1000) < 150 })
     #expect(generator.permutation(1000).sorted() == Array(0..<1000))
-    for bound in [1, 2, 3, 1000, Int.max] { #expect((0..<50).allSatisfy { _ in (0..<bound).contains(generator.index(below: bound)) }) }
+    for bound in [1, 2, 3, 1000, Int.max] {
+      #expect((0..<50).allSatisfy { _ in (0..<bound).contains(generator.index(below: bound)) })
+    }
   }
 
   @Test func bernoulliShare() {

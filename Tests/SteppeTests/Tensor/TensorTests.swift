@@ -46,7 +46,8 @@ func element<Scalar>(_ tensor: Tensor<Scalar>, _ index: [Int]) -> Scalar {
     #expect(Tensor<Float>(5).shape == [] && Tensor<Float>(5).scalar == 5)
     #expect(Tensor<Float>.identity(2) == Tensor([[1, 0], [0, 1]]))
     #expect(Tensor<Double>.range(from: 1, to: 2, by: 0.25) == Tensor([1, 1.25, 1.5, 1.75]))
-    #expect(Tensor<Double>.range(to: 0).shape == [0] && Tensor<Double>.range(from: 3, to: 0, by: -1) == Tensor([3, 2, 1]))
+    #expect(
+      Tensor<Double>.range(to: 0).shape == [0] && Tensor<Double>.range(from: 3, to: 0, by: -1) == Tensor([3, 2, 1]))
     #expect(Tensor<Double>.linearSpace(from: 0, to: 1, count: 5) == Tensor([0, 0.25, 0.5, 0.75, 1]))
     #expect(Tensor<Float>.zeros(shape: [0, 3]).count == 0 && Tensor<Float>.zeros(shape: [0, 3]).sum() == 0)
   }
@@ -119,7 +120,9 @@ func element<Scalar>(_ tensor: Tensor<Scalar>, _ index: [Int]) -> Scalar {
       let whole = Tensor.concatenated(parts, axis: axis)
       var start = 0
       for part in parts {
-        let ranges: [any TensorIndex] = shape.indices.map { $0 == axis ? start..<start + part.shape[axis] : 0..<shape[$0] }
+        let ranges: [any TensorIndex] = shape.indices.map {
+          $0 == axis ? start..<start + part.shape[axis] : 0..<shape[$0]
+        }
         #expect(whole.subrange(ranges) == part)
         start += part.shape[axis]
       }

@@ -64,7 +64,8 @@ extension TrainingTests {
         ])
       let error = #expect(throws: CheckpointError.self) { try model.load(from: self.folder("saved")) }
       #expect(
-        "\(error!)" == folder("saved") + ": not a checkpoint of this model: '0.weight' is expected as [9, 6] and found as "
+        "\(error!)" == folder("saved")
+          + ": not a checkpoint of this model: '0.weight' is expected as [9, 6] and found as "
           + "[8, 6]; '0.bias' is expected as [9] and found as [8]; '2.bias' [3] is missing; '1.weight' [8] is not in the "
           + "model; '1.bias' [8] is not in the model")
     }

@@ -154,7 +154,9 @@ extension TrainingTests {
       trainer.configuration.keptCheckpoints = 1
       let resumption = try trainer.resume(from: run)
       #expect(resumption.step == 9 && resumption.epoch == 2)
-      let kinds = resumption.skipped.map { if case .file(let error) = $0 { error.kind } else { FileError.Kind.missing } }
+      let kinds = resumption.skipped.map {
+        if case .file(let error) = $0 { error.kind } else { FileError.Kind.missing }
+      }
       #expect(kinds == [.corrupted, .truncated, .empty])
       try Parallel.withThreadCount(2) {
         try trainer.fit(training: RunKind.sgd.training, validation: RunKind.sgd.validation)
@@ -202,7 +204,8 @@ extension TrainingTests {
               SettingDifference(name: "optimizer's beta1", expected: "0.9", found: "0.8"),
               SettingDifference(name: "seed", expected: "8", found: "9"),
             ]))
-      #expect("\(error!)".contains("was begun with other settings: batch size: 10 then, 11 now; learning rate: 0.01 then"))
+      #expect(
+        "\(error!)".contains("was begun with other settings: batch size: 10 then, 11 now; learning rate: 0.01 then"))
       #expect(model.state.map { $0.get() } == before && other.step == 0)
       let sgd = #expect(throws: TrainingError.self) { try RunKind.sgd.trainer(run).resume(from: run) }
       #expect("\(sgd!)".contains("optimizer: AdamW then, SGD now"))
@@ -263,10 +266,9 @@ extension TrainingTests {
         let folder = TemporaryFolder()
         let run = folder("run")
         let trainer = RunKind.sgd.trainer(run)
-        signal(SIGXFSZ, SIG_IGN)
         do {
           try trainer.fit(training: RunKind.sgd.training) {
-            if $0.step == 7 { limitFileSize(2000) }
+            if $0.step == 7 { limitFileSize(2000, SIG_IGN) }
             return .continue
           }
           exit(1)
@@ -300,12 +302,16 @@ extension TrainingTests {
       let expected = try kind.uninterrupted(folder)
       let seed = dataTestSeed("TrainingTests.aKilledRunEndsAlike(\(kind))")
       var generator = RandomGenerator(seed: seed)
+      // Half of what a whole run takes here, so that most kills hit it midway.
+      let time = try ContinuousClock().measure { _ = try Self.run(kind, in: folder("\(kind)-timed")) }
+      let longest = Int(time / .microseconds(1) / 2)
       var steps: [Int] = []
       for trial in 0..<3 {
         let run = folder("\(kind)-\(trial)")
         for _ in 0..<6 {
-          let delay = UInt32(generator.index(below: 12_000))
-          await #expect(processExitsWith: .signal(SIGKILL)) { [run, kind, delay] in
+          let delay = UInt32(generator.index(below: longest))
+          await #expect(processExitsWith: .signal(SIGKILL)) {
+            [run = run as String, kind = kind as RunKind, delay = delay as UInt32] in
             Thread.detachNewThread {
               usleep(delay)
               kill(getpid(), SIGKILL)
@@ -330,13 +336,13 @@ extension TrainingTests {
       let expected = try kind.uninterrupted(folder)
       let run = folder("run")
       for step in [0, 4, 8, 17] {
-        await #expect(processExitsWith: .signal(SIGXFSZ)) { [run, step] in
+        await #expect(processExitsWith: .signal(SIGXFSZ)) { [run = run as String, step = step as Int] in
           let trainer = RunKind.adam.trainer(run)
           trainer.configuration.checkpointInterval = .steps(1)
-          if step == 0 { limitFileSize(3000) } else { _ = try? trainer.resume(from: run) }
+          if step == 0 { limitFileSize(3000, SIG_DFL) } else { _ = try? trainer.resume(from: run) }
           try Parallel.withThreadCount(2) {
             _ = try trainer.fit(training: RunKind.adam.training, validation: RunKind.adam.validation) {
-              if $0.step == step { limitFileSize(3000) }
+              if $0.step == step { limitFileSize(3000, SIG_DFL) }
               return .continue
             }
           }
@@ -352,8 +358,9 @@ extension TrainingTests {
   }
 }
 
-/// Lets this process write files of at most `bytes`.
-private func limitFileSize(_ bytes: UInt) {
+/// Lets this process write files of at most `bytes`; `handler` decides what a greater one does.
+private func limitFileSize(_ bytes: UInt, _ handler: __sighandler_t?) {
+  signal(SIGXFSZ, handler)
   var limits = rlimit(rlim_cur: bytes, rlim_max: bytes)
-  setrlimit(__rlimit_resource_t(rawValue: 1), &limits)  // RLIMIT_FSIZE
+  setrlimit(__rlimit_resource_t(RLIMIT_FSIZE.rawValue), &limits)
 }

@@ -96,14 +96,18 @@ extension TrainingTests {
       for name in file.names where file.elementType(of: name) == .float32 {
         #expect(try file.tensor(named: name, as: Float.self) == sgd.tensor(named: "before." + name))
       }
-      #expect(model.state.map(\.key) == ["0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var",
-        "1.num_batches_tracked", "3.weight", "3.bias"])
+      #expect(
+        model.state.map(\.key) == [
+          "0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var",
+          "1.num_batches_tracked", "3.weight", "3.bias",
+        ])
       #expect(model.state[6].get() == .integer(3))
       try model.save(to: folder("ours"))
       let ours = try SafetensorsFile(folder("ours"))
       #expect(Set(ours.names) == Set(file.names))
       for name in file.names {
-        #expect(ours.shape(of: name) == file.shape(of: name) && ours.elementType(of: name) == file.elementType(of: name))
+        #expect(
+          ours.shape(of: name) == file.shape(of: name) && ours.elementType(of: name) == file.elementType(of: name))
       }
     }
   }

@@ -4,7 +4,8 @@ import Testing
 
 /// The words of what `body` throws, which is expected to be an error of type `Failure`.
 private func message<Failure: Error>(
-  _ type: Failure.Type = TrainingError.self, sourceLocation: SourceLocation = #_sourceLocation, _ body: () throws -> Void
+  _ type: Failure.Type = TrainingError.self, sourceLocation: SourceLocation = #_sourceLocation,
+  _ body: () throws -> Void
 ) -> String {
   let error = #expect(throws: type, sourceLocation: sourceLocation, performing: body)
   return error.map { "\($0)" } ?? ""
@@ -14,7 +15,7 @@ extension TrainingTests {
   @Suite struct ErrorTests {
     private let data = twoClasses(33, as: Float.self)
 
-    private func trainer(
+    private func makeTrainer(
       _ model: Sequential<Float> = network(), learningRate: Double = 0.1, schedule: (any LearningRateSchedule)? = nil,
       _ change: (inout TrainingConfiguration) -> Void = { _ in }
     ) -> Trainer<Float> {
@@ -27,13 +28,14 @@ extension TrainingTests {
 
     @Test func refusesSettings() {
       func refused(_ change: (inout TrainingConfiguration) -> Void) -> String {
-        message { try trainer(change).fit(training: data, validation: data) }
+        message { try makeTrainer(network(), change).fit(training: data, validation: data) }
       }
       #expect(refused { $0.epochs = 0 } == "epochs: expected at least 1, got 0")
       #expect(refused { $0.batchSize = -1 } == "batchSize: expected at least 1, got -1")
       #expect(refused { $0.validationBatchSize = 0 } == "validationBatchSize: expected at least 1, got 0")
       #expect(refused { $0.checkpointInterval = .steps(0) } == "checkpointInterval: expected at least 1, got steps(0)")
-      #expect(refused { $0.checkpointInterval = .epochs(0) } == "checkpointInterval: expected at least 1, got epochs(0)")
+      #expect(
+        refused { $0.checkpointInterval = .epochs(0) } == "checkpointInterval: expected at least 1, got epochs(0)")
       #expect(refused { $0.keptCheckpoints = 0 } == "keptCheckpoints: expected at least 1, got 0")
       #expect(refused { $0.patience = 0 } == "patience: expected at least 1, got 0")
       #expect(
@@ -42,14 +44,14 @@ extension TrainingTests {
       #expect(
         refused { $0.progressInterval = .nan } == "progressInterval: expected a finite number of at least 0, got nan")
       #expect(
-        message { try trainer { $0.patience = 2 }.fit(training: data) }
+        message { try makeTrainer { $0.patience = 2 }.fit(training: data) }
           == "patience: expected validation data beside it, got 2")
     }
 
     @Test func refusesRatesAndOptimizers() {
       struct Negative: LearningRateSchedule { func rate(at step: Int) -> Double { step < 2 ? 0.1 : -0.5 } }
       #expect(
-        message { try trainer(schedule: Negative()).fit(training: data) }
+        message { try makeTrainer(schedule: Negative()).fit(training: data) }
           == "the schedule's rate at step 2: expected a finite number of at least 0, got -0.5")
       let other = network()
       let trainer = Trainer(model: network(), optimizer: SGD(other.parameters))
@@ -61,30 +63,34 @@ extension TrainingTests {
     @Test func refusesData() throws {
       let none = data.subset(0..<0)
       #expect(
-        message { try trainer().fit(training: none) } == "training data: expected at least one example, got none")
+        message { try makeTrainer().fit(training: none) } == "training data: expected at least one example, got none")
       #expect(
-        message { try trainer().fit(training: data, validation: none) }
+        message { try makeTrainer().fit(training: data, validation: none) }
           == "training data: expected at least one example, got none")
       #expect(
-        message { try trainer().fit(training: data, validation: twoClasses(9, width: 5, as: Float.self)) }
-          == "training data: expected validation data of features [6] and at most 2 classes, got features [5] and 2 classes")
+        message { try makeTrainer().fit(training: data, validation: twoClasses(9, width: 5, as: Float.self)) }
+          == "training data: expected validation data of features [6] and at most 2 classes, got features [5] and 2 classes"
+      )
       #expect(
-        message(LayerError.self) { try trainer().fit(training: twoClasses(9, width: 5, as: Float.self)) }
+        message(LayerError.self) { try makeTrainer().fit(training: twoClasses(9, width: 5, as: Float.self)) }
           == "Dense '0': expected an input of shape [N, …, 6], got [8, 5]")
       let label = ChangedSource(base: data) { rows, _, labels in
         if let index = rows.firstIndex(of: 20) { labels[index] = 2 }
       }
       #expect(
-        message { try trainer().fit(training: label) } == "training data: expected labels in 0 ..< 2, got 2 in row 20")
+        message { try makeTrainer().fit(training: label) }
+          == "training data: expected labels in 0 ..< 2, got 2 in row 20")
       let short = ChangedSource(base: data) { _, _, labels in labels.removeLast() }
       #expect(
-        message { try trainer().fit(training: short) }
+        message { try makeTrainer().fit(training: short) }
           == "training data: expected a batch of shape [8, 6] and 8 labels, got [8, 6] and 7 labels")
       let wide = ChangedSource(base: data, classes: 3) { _, _, _ in }
       #expect(
-        message { try trainer().fit(training: wide) }
-          == "training data: expected a model that gives scores of shape [8, 3 or more], one for each class, got [8, 2]")
-      #expect(message { _ = try evaluate(network(), on: none) } == "training data: expected at least one example, got none")
+        message { try makeTrainer().fit(training: wide) }
+          == "training data: expected a model that gives scores of shape [8, 3 or more], one for each class, got [8, 2]"
+      )
+      #expect(
+        message { _ = try evaluate(network(), on: none) } == "training data: expected at least one example, got none")
       #expect(
         message { _ = try evaluate(network(), on: data, batchSize: 0) } == "batchSize: expected at least 1, got 0")
     }
@@ -92,30 +98,40 @@ extension TrainingTests {
     @Test func aDataSourcesErrorPassesThrough() {
       struct Lost: Error {}
       let source = ChangedSource(base: data) { _, _, _ in throw Lost() }
-      #expect(throws: Lost.self) { try trainer().fit(training: source) }
+      #expect(throws: Lost.self) { try makeTrainer().fit(training: source) }
     }
 
     @Test func anIncompleteLastBatch() throws {
       // 33 rows are four batches of 8 and one row, on which batch norm can't train.
-      let automatic = try trainer().fit(training: data)
+      let automatic = try makeTrainer().fit(training: data)
       #expect(automatic.step == 8)
-      #expect(try trainer { $0.batchSize = 7 }.fit(training: data).step == 10)
+      #expect(try makeTrainer { $0.batchSize = 7 }.fit(training: data).step == 10)
       #expect(
-        message(LayerError.self) { try trainer { $0.lastBatch = .keep }.fit(training: data) }
+        message(LayerError.self) { try makeTrainer { $0.lastBatch = .keep }.fit(training: data) }
           == "BatchNorm '1': expected more than one value per channel in training (a batch of one has no variance), "
           + "got [1, 16]")
-      #expect(try trainer { $0.lastBatch = .drop; $0.batchSize = 7 }.fit(training: data).step == 8)
       #expect(
-        message { try trainer { $0.lastBatch = .drop; $0.batchSize = 50 }.fit(training: data) }
-          == "training data: expected at least one batch of 50 examples, since the last one is dropped, got 33 examples")
+        try makeTrainer {
+          $0.lastBatch = .drop; $0.batchSize = 7
+        }.fit(training: data).step == 8)
+      #expect(
+        message {
+          try makeTrainer {
+            $0.lastBatch = .drop; $0.batchSize = 50
+          }.fit(training: data)
+        }
+          == "training data: expected at least one batch of 50 examples, since the last one is dropped, got 33 examples"
+      )
       // Nothing would be left to train on.
       for size in [1, 8] {
         let source = data.subset(0..<1)
-        #expect(message(LayerError.self) { try trainer { $0.batchSize = size }.fit(training: source) }.contains("[1, 16]"))
+        #expect(
+          message(LayerError.self) { try makeTrainer { $0.batchSize = size }.fit(training: source) }.contains("[1, 16]")
+        )
       }
       // Without batch norm a single row is fine.
       let model = Sequential<Float>(seed: 1) { Dense(6, 2) }
-      #expect(try trainer(model).fit(training: data).step == 10)
+      #expect(try makeTrainer(model).fit(training: data).step == 10)
     }
 
     // MARK: NaN and infinity
@@ -123,9 +139,9 @@ extension TrainingTests {
     @Test func namesABadFeature() throws {
       let folder = TemporaryFolder()
       let source = ChangedSource(base: data) { rows, features, _ in
-        if let index = rows.firstIndex(of: 17) { features[index, 3...3] = Tensor([[Float.infinity]]) }
+        if let index = rows.firstIndex(of: 17) { features[index, 3...3] = Tensor([Float.infinity]) }
       }
-      let trainer = trainer {
+      let trainer = makeTrainer {
         $0.shuffles = false
         $0.checkpointFolder = folder("run")
         $0.checkpointInterval = .steps(1)
@@ -148,10 +164,12 @@ extension TrainingTests {
         }
         Dense(8, 2)
       }
-      let trainer = trainer(model)
+      let trainer = makeTrainer(model)
       let error = #expect(throws: TrainingError.self) { try trainer.fit(training: data) }
       #expect(error == .notFinite(place: .layer("Poison '1.1'"), epoch: 2, step: 5, checkpoint: nil))
-      #expect("\(error!)".hasSuffix("the output of Poison '1.1' is not finite at step 5 (epoch 2); no checkpoint was written"))
+      #expect(
+        "\(error!)".hasSuffix("the output of Poison '1.1' is not finite at step 5 (epoch 2); no checkpoint was written")
+      )
       // The search has not moved the running statistics.
       #expect(model.state.contains { $0.key == "1.0.num_batches_tracked" && $0.get() == .integer(5) })
     }
@@ -168,7 +186,7 @@ extension TrainingTests {
       let folder = TemporaryFolder()
       struct Explosion: LearningRateSchedule { func rate(at step: Int) -> Double { step < 2 ? 0.1 : 1e300 } }
       let model = Sequential<Float>(seed: 1) { Dense(6, 2) }
-      let trainer = trainer(model, schedule: Explosion()) {
+      let trainer = makeTrainer(model, schedule: Explosion()) {
         $0.checkpointFolder = folder("run")
         $0.checkpointInterval = .steps(1)
       }
@@ -181,7 +199,7 @@ extension TrainingTests {
       // Without checkpoints the next step finds it, and at the latest the epoch's end.
       let plain = Sequential<Float>(seed: 1) { Dense(6, 2) }
       let found = #expect(throws: TrainingError.self) {
-        try self.trainer(plain, schedule: Explosion()).fit(training: data)
+        try self.makeTrainer(plain, schedule: Explosion()).fit(training: data)
       }
       #expect(
         found == .notFinite(place: .parameter("0.weight", layer: "Dense '0'"), epoch: 1, step: 4, checkpoint: nil))
@@ -190,7 +208,7 @@ extension TrainingTests {
     @Test func namesABadValidationLoss() {
       let good = ChangedSource(base: data) { _, _, _ in }
       let bad = ChangedSource(base: data) { _, features, _ in features *= .infinity }
-      let error = #expect(throws: TrainingError.self) { try trainer().fit(training: good, validation: bad) }
+      let error = #expect(throws: TrainingError.self) { try makeTrainer().fit(training: good, validation: bad) }
       #expect(error == .notFinite(place: .validationLoss, epoch: 1, step: 5, checkpoint: nil))
     }
   }
