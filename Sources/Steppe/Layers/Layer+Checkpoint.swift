@@ -93,7 +93,7 @@ func checkpointWriter(metadata: [String: String] = [:]) -> SafetensorsWriter {
 
 extension SafetensorsWriter {
   /// Adds all of `state`.
-  mutating func add<Scalar: TensorScalar>(_ state: [StateEntry<Scalar>], prefix: String = "") {
+  package mutating func add<Scalar: TensorScalar>(_ state: [StateEntry<Scalar>], prefix: String = "") {
     for entry in state {
       switch entry.get() {
       case .tensor(let tensor): add(tensor, named: prefix + entry.key)
@@ -128,14 +128,14 @@ extension CheckpointError {
 }
 
 /// What a file holds for some entries, read and compared before any of them is set.
-struct CheckpointValues<Scalar: TensorScalar> {
-  private(set) var differences: [CheckpointDifference] = []
+package struct CheckpointValues<Scalar: TensorScalar> {
+  package private(set) var differences: [CheckpointDifference] = []
   private var values: [(entry: StateEntry<Scalar>, value: StateEntry<Scalar>.Value)] = []
 
   /// - Parameters:
   ///   - prefix: What the entries' keys are preceded by in the file.
   ///   - covers: Which of the file's names must be among the entries'.
-  init(
+  package init(
     _ file: SafetensorsFile, _ state: [StateEntry<Scalar>], prefix: String = "", where covers: (String) -> Bool
   ) throws(CheckpointError) {
     for entry in state { try read(entry, named: prefix + entry.key, from: file) }
@@ -183,7 +183,7 @@ struct CheckpointValues<Scalar: TensorScalar> {
   }
 
   /// Sets all entries.
-  func apply() {
+  package func apply() {
     for (entry, value) in values { entry.set(value) }
   }
 }

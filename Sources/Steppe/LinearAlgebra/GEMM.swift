@@ -141,11 +141,12 @@ package struct ProductCut {
 
   package var parts: Int { rows * columns * depth }
 
-  // In multiplications of one core (some fifty to the nanosecond), measured on AVX2 and AVX-512 machines to within a
-  // factor of two, which is as exactly as the choice needs them.
+  /// What a fork and join cost, in multiplications of one core: less work is not worth a second thread.
+  static let forkAndJoin = 40_000
+  // In the same unit (some fifty to the nanosecond), for each scalar packed or added, from single-core times of blocks
+  // on an AVX2 machine: the cut changes little when they are off by half.
   private static let packing = 12.0
   private static let partialSum = 16.0
-  private static let forkAndJoin = 40_000.0
   /// Blocks of OpenBLAS's inner kernels; `lane` columns are a cache line, which two threads then never share.
   private static let rowTile = 8
   private static let depthTile = 16
@@ -155,7 +156,7 @@ package struct ProductCut {
   package init(m: Int, n: Int, k: Int, threads: Int, lane: Int) {
     (self.m, self.n, self.k, self.lane) = (m, n, k, lane)
     let work = Double(m) * Double(n) * Double(k)
-    let limit = Int(min(Double(threads), work / (Self.forkAndJoin / 2)))
+    let limit = Int(min(Double(threads), work / Double(Self.forkAndJoin / 2)))
     guard limit > 1 else { return }
     let (rowTiles, columnTiles) = ((m + Self.rowTile - 1) / Self.rowTile, (n + lane - 1) / lane)
     var least = cost(1, 1, 1)
@@ -179,10 +180,10 @@ package struct ProductCut {
     let (blockRows, blockColumns) = (longest(m, Self.rowTile, rows), longest(n, lane, columns))
     let blockDepth = depth == 1 ? Double(k) : longest(k, Self.depthTile, depth)
     var cost = blockRows * blockColumns * blockDepth + Self.packing * blockDepth * (blockRows + blockColumns)
-    if rows * columns * depth > 1 { cost += Self.forkAndJoin }
+    if rows * columns * depth > 1 { cost += Double(Self.forkAndJoin) }
     if depth > 1 {
       let perThread = Double(m) * Double(n) / Double(rows * columns * depth)
-      cost += Self.forkAndJoin + Self.partialSum * (blockRows * blockColumns + perThread * Double(depth))
+      cost += Double(Self.forkAndJoin) + Self.partialSum * (blockRows * blockColumns + perThread * Double(depth))
     }
     return cost
   }

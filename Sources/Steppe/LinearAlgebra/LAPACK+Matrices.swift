@@ -99,7 +99,7 @@ func firstFailure(
   let results = [Int](unsafeUninitializedCapacity: count) { buffer, initialized in
     initialized = count
     guard let base = buffer.baseAddress else { return }
-    Parallel.ranges(count, grain: Swift.max(1, 40_000 / Swift.max(1, work))) { range in
+    Parallel.ranges(count, grain: Swift.max(1, ProductCut.forkAndJoin / Swift.max(1, work))) { range in
       for matrix in range { (base + matrix).initialize(to: factorize(matrix)) }
     }
   }

@@ -79,6 +79,10 @@ public enum OpenBLAS {
       }
       gate = Gate(places: (threads ?? 1) >= 32 ? 64 : 48)
       // OpenBLAS's locks do not survive a fork while a thread holds one, so a fork waits until nobody stands inside.
+      // The pool and the team make their own arrangements first: what is registered while a fork waits here does not
+      // count for its child, and a fork must not hold the pool while it waits.
+      _ = MemoryPool.limit
+      _ = ThreadTeam.shared
       pthread_atfork(
         {
           OpenBLAS.forking.lock()

@@ -68,7 +68,9 @@ extension Tensor {
     if matrices < 4 * threads, work >= 1 << 20 {
       products(0..<matrices, threads: threads)
     } else {
-      Parallel.ranges(matrices, grain: Swift.max(1, 40_000 / Swift.max(1, work))) { products($0, threads: 1) }
+      Parallel.ranges(matrices, grain: Swift.max(1, ProductCut.forkAndJoin / Swift.max(1, work))) {
+        products($0, threads: 1)
+      }
     }
   }
 

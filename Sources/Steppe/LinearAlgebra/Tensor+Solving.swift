@@ -160,7 +160,8 @@ extension Tensor {
   ///
   /// - Parameters:
   ///   - rightHandSides: B: `[m]`, or `[m, r]` with r right-hand sides, for A `[m, n]`.
-  ///   - tolerance: Singular values up to this share of the greatest count as zero; machine epsilon times max(m, n) if not given.
+  ///   - tolerance: Singular values up to this share of the greatest count as zero; machine epsilon times max(m, n) if
+  ///     not given.
   /// - Throws: ``LinearAlgebraError/noConvergence(routine:info:shape:batch:)`` where the singular values do not
   ///   converge, ``LinearAlgebraError/nonFinite(routine:argument:info:shape:)`` for NaN or infinity.
   public func leastSquares(

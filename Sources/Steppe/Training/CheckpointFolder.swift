@@ -1,7 +1,7 @@
 import Glibc
 
 /// The folder in which one run keeps its checkpoints, `checkpoint-<step>.safetensors`, held against other runs as long as the object.
-final class CheckpointFolder {
+package final class CheckpointFolder {
   let path: String
   /// Holds the lock, which ends with the process however that ends.
   private let descriptor: Int32
@@ -30,7 +30,12 @@ final class CheckpointFolder {
     }
   }
 
-  deinit { if descriptor >= 0 { close(descriptor) } }
+  deinit {
+    guard descriptor >= 0 else { return }
+    // A process that is being spawned holds the descriptor for a moment, and with it a lock that is not given back expressly.
+    flock(descriptor, LOCK_UN)
+    close(descriptor)
+  }
 
   /// The model after the best epoch.
   var bestModel: String { "\(path)/best.safetensors" }
@@ -47,7 +52,7 @@ final class CheckpointFolder {
   }
 
   /// The steps of the checkpoints in a folder.
-  static func steps(in path: String) throws(FileError) -> [Int] {
+  package static func steps(in path: String) throws(FileError) -> [Int] {
     let (start, end) = ("checkpoint-", ".safetensors")
     return try names(in: path).compactMap { name in
       guard name.hasPrefix(start), name.hasSuffix(end), name.utf8.count > start.utf8.count + end.utf8.count else {
@@ -58,7 +63,7 @@ final class CheckpointFolder {
     }
   }
 
-  static func isFolder(_ path: String) -> Bool {
+  package static func isFolder(_ path: String) -> Bool {
     var status = stat()
     return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
   }

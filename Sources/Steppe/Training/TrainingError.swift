@@ -45,6 +45,12 @@ public struct SettingDifference: Sendable, Equatable, CustomStringConvertible {
   /// What it is now.
   public let found: String
 
+  package init(name: String, expected: String, found: String) {
+    self.name = name
+    self.expected = expected
+    self.found = found
+  }
+
   /// `batch size: 64 then, 128 now`.
   public var description: String { "\(name): \(expected) then, \(found) now" }
 }

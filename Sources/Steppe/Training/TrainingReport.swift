@@ -52,6 +52,20 @@ public struct EpochRecord: Sendable, Equatable {
   public let learningRate: Double
   /// How long the epoch took in seconds, validation included.
   public let seconds: Double
+
+  package init(
+    epoch: Int, step: Int, trainingLoss: Double, trainingAccuracy: Double, validationLoss: Double?,
+    validationAccuracy: Double?, learningRate: Double, seconds: Double
+  ) {
+    self.epoch = epoch
+    self.step = step
+    self.trainingLoss = trainingLoss
+    self.trainingAccuracy = trainingAccuracy
+    self.validationLoss = validationLoss
+    self.validationAccuracy = validationAccuracy
+    self.learningRate = learningRate
+    self.seconds = seconds
+  }
 }
 
 /// What came of ``Trainer/fit(training:validation:onProgress:)``.

@@ -87,6 +87,9 @@ extension LinearAlgebraTests {
       await #expect(processExitsWith: .success) {
         let a = Tensor<Float>.ones(shape: [128, 200])
         Parallel.threadCount = 3
+        // What Swift sets up at the first use cannot be forked halfway.
+        let warm = Tensor<Double>.ones(shape: [60, 60])
+        _ = (warm.matmul(warm), a.matmul(a, transposeRight: true).scalars)
         // Threads of the parent's stand inside OpenBLAS, or wait for it, while it forks; the child has none of them.
         var threads = [pthread_t](repeating: pthread_t(), count: 4)
         for index in threads.indices {

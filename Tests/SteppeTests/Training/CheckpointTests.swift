@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import Steppe
+import Steppe
 
 extension TrainingTests {
   /// `model.save` and `model.load`.

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import Steppe
+import Steppe
 
 /// The kinds of run that must come out the same however often they are stopped.
 enum RunKind: String, CaseIterable, Codable, Sendable {
@@ -39,7 +39,7 @@ enum RunKind: String, CaseIterable, Codable, Sendable {
   /// The bytes of the model that a run without a stop ends with, and its history without its times.
   func uninterrupted(_ folder: TemporaryFolder) throws -> (model: [UInt8], history: [EpochRecord]) {
     let trainer = trainer(nil)
-    try Parallel.withThreadCount(2) { try trainer.fit(training: training, validation: validation) }
+    _ = try Parallel.withThreadCount(2) { try trainer.fit(training: training, validation: validation) }
     return (try savedBytes(trainer.model, folder), trainer.history.map(\.withoutTime))
   }
 }
@@ -88,7 +88,7 @@ extension TrainingTests {
       let expected = try RunKind.adam.uninterrupted(folder)
       let trainer = RunKind.adam.trainer(nil)
       for _ in 1...3 {
-        try Parallel.withThreadCount(2) {
+        _ = try Parallel.withThreadCount(2) {
           try trainer.fit(training: RunKind.adam.training, validation: RunKind.adam.validation) {
             $0.step == 7 || $0.step == 13 ? .stop : .continue
           }
@@ -138,7 +138,7 @@ extension TrainingTests {
       let run = folder("run")
       let first = RunKind.sgd.trainer(run)
       first.configuration.keptCheckpoints = 4
-      try Parallel.withThreadCount(2) {
+      _ = try Parallel.withThreadCount(2) {
         try first.fit(training: RunKind.sgd.training, validation: RunKind.sgd.validation) {
           $0.step == 13 ? .stop : .continue
         }
@@ -158,7 +158,7 @@ extension TrainingTests {
         if case .file(let error) = $0 { error.kind } else { FileError.Kind.missing }
       }
       #expect(kinds == [.corrupted, .truncated, .empty])
-      try Parallel.withThreadCount(2) {
+      _ = try Parallel.withThreadCount(2) {
         try trainer.fit(training: RunKind.sgd.training, validation: RunKind.sgd.validation)
       }
       #expect(try savedBytes(trainer.model, folder) == expected.model)
@@ -340,7 +340,7 @@ extension TrainingTests {
           let trainer = RunKind.adam.trainer(run)
           trainer.configuration.checkpointInterval = .steps(1)
           if step == 0 { limitFileSize(3000, SIG_DFL) } else { _ = try? trainer.resume(from: run) }
-          try Parallel.withThreadCount(2) {
+          _ = try Parallel.withThreadCount(2) {
             _ = try trainer.fit(training: RunKind.adam.training, validation: RunKind.adam.validation) {
               if $0.step == step { limitFileSize(3000, SIG_DFL) }
               return .continue
@@ -361,6 +361,11 @@ extension TrainingTests {
 /// Lets this process write files of at most `bytes`; `handler` decides what a greater one does.
 private func limitFileSize(_ bytes: UInt, _ handler: __sighandler_t?) {
   signal(SIGXFSZ, handler)
+  // Threads of the concurrency runtime block signals.
+  var signals = sigset_t()
+  sigemptyset(&signals)
+  sigaddset(&signals, SIGXFSZ)
+  pthread_sigmask(SIG_UNBLOCK, &signals, nil)
   var limits = rlimit(rlim_cur: bytes, rlim_max: bytes)
   setrlimit(__rlimit_resource_t(RLIMIT_FSIZE.rawValue), &limits)
 }

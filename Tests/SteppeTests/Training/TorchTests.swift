@@ -2,7 +2,7 @@ import Foundation
 import Reference
 import Testing
 
-@testable import Steppe
+import Steppe
 
 extension TrainingTests {
   /// Our layers, optimizers and files against PyTorch's; Golden/make_golden.py writes what is read here.

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Steppe
+import Steppe
 
 /// The words of what `body` throws, which is expected to be an error of type `Failure`.
 private func message<Failure: Error>(

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Steppe
+import Steppe
 
 /// The tests of Sources/Steppe/Training and of the models' files.
 @Suite struct TrainingTests {}
