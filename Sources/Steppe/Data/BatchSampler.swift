@@ -49,6 +49,9 @@ public struct BatchSampler: Sendable {
   /// A sampler of `count` examples that stands at the start.
   ///
   /// - Parameters:
+  ///   - count: the number of examples.
+  ///   - batchSize: the number of rows in each batch.
+  ///   - shuffle: whether each epoch has a random order of its own.
   ///   - dropLast: leaves out an incomplete last batch. By default it is kept, so that every example is seen in every
   ///     epoch. Batch normalization cannot train on a batch of one row without spatial positions: drop it where
   ///     `count % batchSize` is 1.

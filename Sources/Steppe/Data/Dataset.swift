@@ -41,6 +41,8 @@ public struct Dataset<Scalar: TensorScalar>: DataSource, Sendable {
   /// Examples whose features are `features`, of shape `[N]` + the shape of one, and whose labels are `labels`.
   ///
   /// - Parameters:
+  ///   - features: the features of all examples.
+  ///   - labels: their labels.
   ///   - classes: by default one more than the largest label.
   ///   - scale: what every feature is multiplied by in a batch.
   ///   - offset: what is then added.
@@ -61,8 +63,8 @@ public struct Dataset<Scalar: TensorScalar>: DataSource, Sendable {
   /// Reads features and labels from two files, each in IDX (plain or gzip) or NPY, told apart by their first bytes.
   ///
   /// - Parameters:
-  ///   - features: of shape `[N]` + the shape of one; numbers of any type.
-  ///   - labels: integers of shape `[N]`.
+  ///   - featuresPath: the file of features, of shape `[N]` + the shape of one; numbers of any type.
+  ///   - labelsPath: the file of labels, integers of shape `[N]`.
   ///   - classes: by default one more than the largest label.
   ///   - scale: what every feature is multiplied by in a batch; by default 1/255 for bytes and 1 for other types.
   ///   - offset: what is then added.

@@ -74,12 +74,12 @@ public final class Dense<Scalar: TensorScalar>: Layer {
   public func forward(_ input: Tensor<Scalar>) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
     check(input, training: true)
     let input = input.contiguous()
-    let weightValue = weight.value
-    let output = denseForward(input, weight: weightValue, bias: bias?.value)
+    let output = denseForward(input, weight: weight.value, bias: bias?.value)
+    let version = weight.version
     let pullback = Pullback<Scalar>(shape: output.shape) { [self] gradient, needsInput in
       let dy = gradient.contiguous()
       let rows = dy.count / outputs
-      defer { withExtendedLifetime((dy, input, weightValue)) {} }
+      defer { withExtendedLifetime((dy, input)) {} }
       if weight.isTrainable {
         // dW = dyᵀ·x, straight into the gradient's memory.
         weight.accumulate { memory, adding in
@@ -91,10 +91,14 @@ public final class Dense<Scalar: TensorScalar>: Layer {
       }
       if let bias, bias.isTrainable { bias.accumulate(dy.reshaped([rows, outputs]).sum(axis: 0)) }
       guard needsInput else { return nil }
-      let dx = Tensor<Scalar>(uninitialized: input.shape)
+      require(
+        weight.version == version,
+        "\(title): expected its pullback before the weight changes, got it after \(weight.version - version) changes")
+      let (w, dx) = (weight.value.contiguous(), Tensor<Scalar>(uninitialized: input.shape))
       gemm(
-        m: rows, n: inputs, k: outputs, a: dy.address, lda: outputs, b: weightValue.address, ldb: inputs, c: dx.address,
+        m: rows, n: inputs, k: outputs, a: dy.address, lda: outputs, b: w.address, ldb: inputs, c: dx.address,
         ldc: inputs)
+      withExtendedLifetime(w) {}
       return dx
     }
     return (output, pullback)

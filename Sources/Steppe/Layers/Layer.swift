@@ -69,6 +69,8 @@ extension Layer {
 }
 
 /// Takes the gradient of a layer's output to the gradient of its input.
+///
+/// It may be called more than once, but before the parameters change: a layer whose gradient needs a weight that has changed stops.
 public struct Pullback<Scalar: TensorScalar> {
   private let body: (_ gradient: Tensor<Scalar>, _ needsInput: Bool) -> Tensor<Scalar>?
   private let shape: [Int]

@@ -17,8 +17,13 @@ public final class Parameter<Scalar: TensorScalar> {
         newValue.shape == stored.shape,
         "Parameter '\(name)': expected a value of shape \(stored.shape), got \(newValue.shape)")
       stored = newValue
+      version += 1
     }
   }
+
+  /// How often the value has changed: a pullback that needs it holds this and not the value, since a second reference to it would make
+  /// the optimizer copy it.
+  package private(set) var version = 0
 
   /// `value` without an observer, which would hold a second reference and so make every change in place a copy.
   private var stored: Tensor<Scalar>
@@ -80,6 +85,7 @@ public final class Parameter<Scalar: TensorScalar> {
   /// Where an optimizer changes the value in place; good until the parameter is next used.
   package func writableAddress() -> UnsafeMutablePointer<Scalar> {
     stored.makeWritable()
+    version += 1
     return stored.address
   }
 }

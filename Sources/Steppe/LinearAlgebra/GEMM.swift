@@ -7,8 +7,8 @@ import COpenBLAS
 /// may hold anything; where α or k is 0, A and B are not read. C must not overlap A or B. The work is cut for `threads`
 /// threads: one count gives one result, bitwise. A caller that is itself a part of a ``Parallel/run(parts:_:)`` passes
 /// 1.
-@specialized(where Scalar == Float)
-@specialized(where Scalar == Double)
+@_specialize(where Scalar == Float)
+@_specialize(where Scalar == Double)
 package func gemm<Scalar: TensorScalar>(
   transposeA: Bool = false, transposeB: Bool = false, m: Int, n: Int, k: Int, alpha: Scalar = 1,
   a: UnsafePointer<Scalar>, lda: Int, b: UnsafePointer<Scalar>, ldb: Int, beta: Scalar = 0,

@@ -7,8 +7,8 @@ import COpenBLAS
 /// is 0 or x empty, A is not. The outputs are cut for `threads` threads, or, where they are few, the sums' length,
 /// whose partial results are added in a fixed order: one count gives one result, bitwise. A caller that is itself a
 /// part of a ``Parallel/run(parts:_:)`` passes 1.
-@specialized(where Scalar == Float)
-@specialized(where Scalar == Double)
+@_specialize(where Scalar == Float)
+@_specialize(where Scalar == Double)
 package func gemv<Scalar: TensorScalar>(
   transpose: Bool = false, rows: Int, columns: Int, alpha: Scalar = 1, a: UnsafePointer<Scalar>, lda: Int,
   x: UnsafePointer<Scalar>, incx: Int = 1, beta: Scalar = 0, y: UnsafeMutablePointer<Scalar>, incy: Int = 1,

@@ -143,6 +143,8 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
   }
 
   /// γ·rstd̄ and β, for y = (x − μ̄)·scale + shift.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   private func runningAffine() -> (scale: Tensor<Scalar>, shift: Tensor<Scalar>) {
     let epsilon = epsilon
     let (g, v) = (gamma.value.scalars, runningVariance.scalars)
@@ -181,6 +183,8 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
     return (normalizedByRunning(input), pullback)
   }
 
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   private func track(_ moments: ChannelMoments, count m: Int) {
     guard moments.isFinite else {
       skippedBatches += 1
@@ -211,6 +215,8 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
     return (output, moments)
   }
 
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   private static func gradients(
     _ x: Tensor<Scalar>, _ dy: Tensor<Scalar>, _ gamma: Tensor<Scalar>, _ moments: ChannelMoments, _ epsilon: Double,
     _ layout: ChannelPlace, needsInput: Bool

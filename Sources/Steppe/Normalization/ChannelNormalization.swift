@@ -24,6 +24,9 @@ struct ChannelMoments {
 /// turns out to lie further from the mean than the deviation (an outlier among the few), the mean found, and the sums are taken again.
 /// What is subtracted afterwards is the mean rounded to the scalar type, which is exact for values near it; the rounding's remainder
 /// goes into the offset.
+///
+/// The entries are specialized by hand: generic code that another module calls is not, and each of its operations on a channel's
+/// numbers would be a call.
 struct ChannelNormalization<Scalar: TensorScalar> {
   typealias Pointer = UnsafePointer<Scalar>
   typealias MutablePointer = UnsafeMutablePointer<Scalar>
@@ -47,6 +50,8 @@ struct ChannelNormalization<Scalar: TensorScalar> {
   // MARK: Forward
 
   /// y = f(γ·x̂ + β) by the batch's own statistics, which it returns; `gamma` and `beta` have a value for each channel.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   func forward(
     x: Pointer, y: MutablePointer, gamma: Pointer, beta: Pointer, epsilon: Double, activation: Activation
   ) -> ChannelMoments {
@@ -83,6 +88,8 @@ struct ChannelNormalization<Scalar: TensorScalar> {
   }
 
   /// y = f((x − shift)·scale + offset) with given coefficients for each channel: evaluation.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   func apply(
     x: Pointer, y: MutablePointer, activation: Activation = .identity, _ coefficients: (Int) -> (Scalar, Scalar, Scalar)
   ) {
@@ -110,6 +117,8 @@ struct ChannelNormalization<Scalar: TensorScalar> {
   // MARK: Backward
 
   /// dβ = Σdy and dγ = Σdy·x̂ into `sums`, and dx = γ·rstd·(dy − dβ/m − x̂·dγ/m) where `dx` is wanted.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   func backward(
     x: Pointer, dy: Pointer, dx: MutablePointer?, gamma: Pointer, moments: ChannelMoments, epsilon: Double,
     dGamma: UnsafeMutablePointer<Double>, dBeta: UnsafeMutablePointer<Double>

@@ -126,8 +126,10 @@ package struct NormalSource {
 
 extension Tensor {
   /// Numbers drawn uniformly from `range`, one 64-bit number of the generator each.
-  public static func randomUniform(
-    shape: [Int], in range: Range<Scalar> = 0..<1, using generator: inout some RandomNumberGenerator
+  @_specialize(where Scalar == Float, Generator == RandomGenerator)
+  @_specialize(where Scalar == Double, Generator == RandomGenerator)
+  public static func randomUniform<Generator: RandomNumberGenerator>(
+    shape: [Int], in range: Range<Scalar> = 0..<1, using generator: inout Generator
   ) -> Tensor {
     let (low, width) = (Double(range.lowerBound), Double(range.upperBound) - Double(range.lowerBound))
     return Tensor(unsafeUninitializedShape: shape) { buffer in
@@ -140,8 +142,10 @@ extension Tensor {
   }
 
   /// Numbers drawn from the normal distribution of `mean` and `standardDeviation` (Marsaglia's polar method).
-  public static func randomNormal(
-    shape: [Int], mean: Scalar = 0, standardDeviation: Scalar = 1, using generator: inout some RandomNumberGenerator
+  @_specialize(where Scalar == Float, Generator == RandomGenerator)
+  @_specialize(where Scalar == Double, Generator == RandomGenerator)
+  public static func randomNormal<Generator: RandomNumberGenerator>(
+    shape: [Int], mean: Scalar = 0, standardDeviation: Scalar = 1, using generator: inout Generator
   ) -> Tensor {
     var source = NormalSource()
     return Tensor(unsafeUninitializedShape: shape) { buffer in
@@ -153,8 +157,10 @@ extension Tensor {
   }
 
   /// 1 with the given probability, else 0.
-  public static func randomBernoulli(
-    shape: [Int], probability: Double, using generator: inout some RandomNumberGenerator
+  @_specialize(where Scalar == Float, Generator == RandomGenerator)
+  @_specialize(where Scalar == Double, Generator == RandomGenerator)
+  public static func randomBernoulli<Generator: RandomNumberGenerator>(
+    shape: [Int], probability: Double, using generator: inout Generator
   ) -> Tensor {
     require((0...1).contains(probability), "Tensor.randomBernoulli: probability \(probability) is outside 0 … 1")
     return Tensor(unsafeUninitializedShape: shape) { buffer in

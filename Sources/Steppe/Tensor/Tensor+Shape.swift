@@ -9,7 +9,7 @@ extension Tensor {
     return copied().reshaped(shape)
   }
 
-  /// The same elements in another shape; see ``reshaped(_:)-(Array)``.
+  /// The same elements in another shape; see ``reshaped(_:)-([Int])``.
   public func reshaped(_ sizes: Int...) -> Tensor { reshaped(sizes) }
 
   private func resolved(_ newShape: [Int]) -> [Int] {
