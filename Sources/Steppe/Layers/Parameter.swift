@@ -37,6 +37,7 @@ public final class Parameter<Scalar: TensorScalar> {
         "Parameter '\(name)': expected a gradient of shape \(value.shape), got \(newValue.shape)")
       gathered = newValue
       hasGradient = true
+      isZeroed = false
     }
   }
 
@@ -45,6 +46,8 @@ public final class Parameter<Scalar: TensorScalar> {
 
   /// The gradient's memory, kept from step to step; what it holds counts only where `hasGradient`.
   private var gathered: Tensor<Scalar>?
+  /// Whether the memory holds zeros, which may be added to at once: a product that begins by clearing its result takes a pass more.
+  private var isZeroed = false
 
   /// A parameter that begins at `value`.
   public init(_ value: Tensor<Scalar>, name: String, decays: Bool) {
@@ -54,9 +57,26 @@ public final class Parameter<Scalar: TensorScalar> {
   }
 
   /// Makes the gradient zero.
-  public func clearGradient() { hasGradient = false }
+  public func clearGradient() {
+    isZeroed = isZeroed && !hasGradient
+    hasGradient = false
+  }
 
-  /// Adds to the gradient: `body` gets its memory and whether what stands there counts (else it is to be written over).
+  /// The gradient's memory, in which an optimizer leaves zeros.
+  package func takeGradient() -> UnsafeMutablePointer<Scalar> {
+    require(hasGradient, "Parameter '\(name)': there is no gradient to take")
+    var memory = gathered!
+    gathered = nil
+    memory.makeWritable()
+    let address = memory.address
+    gathered = memory
+    hasGradient = false
+    isZeroed = true
+    return address
+  }
+
+  /// Adds to the gradient: `body` gets its memory and whether what stands there counts (else it is to be
+  /// written over).
   package func accumulate(_ body: (_ gradient: UnsafeMutablePointer<Scalar>, _ adding: Bool) -> Void) {
     var memory = gathered ?? Tensor(uninitialized: value.shape)
     gathered = nil
@@ -64,10 +84,12 @@ public final class Parameter<Scalar: TensorScalar> {
       memory.makeWritable()
     } else if !memory.isUniquelyWritable() {
       memory = Tensor(uninitialized: value.shape)
+      isZeroed = false
     }
-    body(memory.address, hasGradient)
+    body(memory.address, hasGradient || isZeroed)
     gathered = memory
     hasGradient = true
+    isZeroed = false
   }
 
   /// Adds `change` to the gradient.

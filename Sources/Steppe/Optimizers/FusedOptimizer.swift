@@ -97,11 +97,12 @@ public class FusedOptimizer<Scalar: TensorScalar>: Optimizer {
       settings.learning_rate = learningRate
       settings.gradient_scale = scale
       settings.weight_decay = parameter.decays ? weightDecay : 0
+      settings.clear_gradient = true
       configure(&settings, step: counts[index])
       for slot in slots.indices { slots[slot].tensors[index].makeWritable() }
       pieces.append(
         Piece(
-          settings: settings, start: total, count: parameter.value.count, gradient: parameter.gradient.contiguous(),
+          settings: settings, start: total, count: parameter.value.count, gradient: parameter.takeGradient(),
           value: parameter.writableAddress(), first: slots.first?.tensors[index].address,
           second: slots.count > 1 ? slots[1].tensors[index].address : nil))
       total += parameter.value.count
@@ -116,8 +117,7 @@ public class FusedOptimizer<Scalar: TensorScalar>: Optimizer {
     let settings: steppe_optimizer_step
     let start: Int
     let count: Int
-    /// Held here so that it lives through the pass.
-    let gradient: Tensor<Scalar>
+    let gradient: UnsafeMutablePointer<Scalar>
     let value: UnsafeMutablePointer<Scalar>
     let first: UnsafeMutablePointer<Scalar>?
     let second: UnsafeMutablePointer<Scalar>?
@@ -130,7 +130,7 @@ public class FusedOptimizer<Scalar: TensorScalar>: Optimizer {
       let offset = part.lowerBound - piece.start
       withUnsafePointer(to: piece.settings) { settings in
         apply(
-          settings, value: piece.value + offset, gradient: piece.gradient.address + offset,
+          settings, value: piece.value + offset, gradient: piece.gradient + offset,
           first: piece.first.map { $0 + offset }, second: piece.second.map { $0 + offset }, count: part.count)
       }
     }
