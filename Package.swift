@@ -4,8 +4,9 @@ import PackageDescription
 let package = Package(
   name: "steppe",
   products: [
-    .library(name: "Steppe", targets: ["Steppe"]),
-    .executable(name: "steppe", targets: ["SteppeCommand"]),
+    // The command has no line here: with one, SwiftPM would resolve its dependencies for every package that links the library.
+    // Its product is the one that SwiftPM makes of the target `steppe` where this package is the root.
+    .library(name: "Steppe", targets: ["Steppe"])
   ],
   dependencies: [
     // Only the command and the documentation need these: SwiftPM resolves none of them for a package that links the library.
@@ -20,11 +21,12 @@ let package = Package(
     .target(name: "CSteppeKernels", exclude: ["kernels"]),
     .target(name: "Steppe", dependencies: ["COpenBLAS", "CZlib", "CSteppeKernels"]),
     .executableTarget(
-      name: "SteppeCommand",
-      dependencies: ["Steppe", "COpenBLAS", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
+      name: "steppe",
+      dependencies: ["Steppe", "COpenBLAS", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+      path: "Sources/SteppeCommand"),
     .target(name: "Reference", path: "Tests/Reference"),
     // The command is built beside its tests, which run it.
-    .testTarget(name: "CommandTests", dependencies: ["Steppe", "SteppeCommand"]),
+    .testTarget(name: "CommandTests", dependencies: ["Steppe", "steppe"]),
     .testTarget(
       name: "SteppeTests", dependencies: ["Steppe", "Reference", "CSteppeKernels"], resources: [.copy("Golden")]),
   ],
