@@ -34,6 +34,8 @@ final class ThreadTeam: @unchecked Sendable {
   /// Written by the holder of `busy` before a job is announced; read only by a thread that has claimed a slot of it.
   private var body: ((Int) -> Void)?
   private var parts = 0
+  /// The caller's thread count, which a call within a part must cut its work by, whichever thread runs the part.
+  private var threadCount = 0
   private var workers = 0
   private let mutex: UnsafeMutablePointer<pthread_mutex_t>
   private let condition: UnsafeMutablePointer<pthread_cond_t>
@@ -64,6 +66,7 @@ final class ThreadTeam: @unchecked Sendable {
     withoutActuallyEscaping(body) { body in
       self.body = body
       self.parts = parts
+      threadCount = Parallel.threadCount
       unfinished.store(slots, ordering: .relaxed)
       let job = (announced.load(ordering: .relaxed) >> Self.slotBits) + 1
       announced.store(job << Self.slotBits | UInt64(slots), ordering: .sequentiallyConsistent)
@@ -91,8 +94,15 @@ final class ThreadTeam: @unchecked Sendable {
       guard last < job,
         claims[slot].job.compareExchange(expected: last, desired: job, ordering: .acquiringAndReleasing).exchanged
       else { continue }
-      // The claim holds the job open, so `body` and `parts` are its own.
-      for part in stride(from: slot, to: parts, by: slots) { body!(part) }
+      // The claim holds the job open, so `body`, `parts` and `threadCount` are its own.
+      func runParts() {
+        for part in stride(from: slot, to: parts, by: slots) { body!(part) }
+      }
+      if Parallel.threadCount == threadCount {
+        runParts()
+      } else {
+        Parallel.withThreadCount(threadCount) { runParts() }
+      }
       unfinished.subtract(1, ordering: .acquiringAndReleasing)
     }
   }

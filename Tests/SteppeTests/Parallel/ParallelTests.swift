@@ -44,6 +44,18 @@ import Testing
     #expect(counts.values.allSatisfy { $0 == 1 })
   }
 
+  @Test func aPartSeesItsCallersThreadCount() {
+    for count in [2, 3, 5] {
+      let wrong = Atomic<Int>(0)
+      Parallel.withThreadCount(count) {
+        Parallel.run(parts: 40) { _ in
+          if Parallel.threadCount != count { wrong.add(1, ordering: .relaxed) }
+        }
+      }
+      #expect(wrong.load(ordering: .relaxed) == 0)
+    }
+  }
+
   @Test func thirtyTwoHostThreadsGetTheRightAnswers() {
     var generator = RandomGenerator(seed: 8)
     let x = Tensor<Float>.randomNormal(shape: [200, 301], using: &generator)
