@@ -123,7 +123,9 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
     return input
   }
 
-  private func usesBatch(training: Bool) -> Bool { training ? !isFrozen : !tracksRunningStatistics }
+  private func usesBatch(training: Bool) -> Bool {
+    !tracksRunningStatistics || training && !isFrozen
+  }
 
   private func checkStatistics(_ value: Tensor<Scalar>, _ what: String) {
     require(value.shape == [channels], "\(title): expected a \(what) of shape [\(channels)], got \(value.shape)")
@@ -241,7 +243,15 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
     let layout = layout
     guard tracksRunningStatistics else {
       let (gamma, beta, epsilon) = (gamma.value, beta.value, epsilon)
-      return [.function { Self.normalizedByBatch($0, gamma, beta, epsilon, layout).output }]
+      return [
+        .function { x in
+          let axis = layout == .channelsFirst ? 1 : x.rank - 1
+          require(
+            x.rank >= 2 && x.shape[axis] == gamma.count && x.count >= 2 * gamma.count,
+            "FoldedModel: expected \(gamma.count) channels on axis \(axis) with two values each, got \(x.shape)")
+          return Self.normalizedByBatch(x, gamma, beta, epsilon, layout).output
+        }
+      ]
     }
     let (scale, shift) = runningAffine()
     return [.normalize(mean: runningMean, scale: scale, shift: shift, layout: layout, activation: .identity)]
