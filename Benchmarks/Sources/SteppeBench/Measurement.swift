@@ -33,26 +33,38 @@ struct Measurement {
     let (low, rest) = (Int(place), place - place.rounded(.down))
     return samples[low] + rest * (samples[min(low + 1, samples.count - 1)] - samples[low])
   }
+}
 
-  /// Warms up, finds how many runs make a sample long enough for the clock, and takes samples for `duration`.
-  init(_ item: BenchmarkCase, duration: Duration, minimumSamples: Int) {
-    let run = item.prepare()
-    let clock = ContinuousClock()
-    func sample(_ runs: Int) -> Double {
-      let time = clock.measure { for _ in 0..<runs { run() } }
-      return time / .seconds(1) / Double(runs)
-    }
-    // Threads, buffers and the clock frequency settle, and the last of these runs tells how long one takes.
+/// A case that is prepared, and may be measured more than once.
+final class Sampler {
+  let item: BenchmarkCase
+  private let run: () -> Void
+  private let clock = ContinuousClock()
+  /// The runs that make a sample long enough for the clock; nil before the first measurement.
+  private var runs: Int?
+
+  init(_ item: BenchmarkCase) {
+    self.item = item
+    run = item.prepare()
+  }
+
+  /// Warms up, the first time finds how many runs make a sample, and takes samples for `duration`.
+  func measure(for duration: Duration, minimumSamples: Int) -> Measurement {
+    // Threads, buffers and the clock frequency settle, and the best of these runs tells how long one takes. Later only the caches
+    // have to be filled again.
     var one = sample(1)
-    let warm = clock.now + duration / 5
+    let warm = clock.now + (runs == nil ? duration / 5 : duration / 20)
     repeat { one = min(one, sample(1)) } while clock.now < warm
-    let runs = max(1, Int((200e-6 / max(one, 1e-9)).rounded(.up)))
+    let runs = runs ?? max(1, Int((200e-6 / max(one, 1e-9)).rounded(.up)))
+    self.runs = runs
     var samples: [Double] = []
     let end = clock.now + duration
     repeat { samples.append(sample(runs)) } while clock.now < end || samples.count < minimumSamples
-    name = item.name
-    work = item.work
-    self.samples = samples.sorted()
-    self.runs = runs
+    return Measurement(name: item.name, work: item.work, samples: samples.sorted(), runs: runs)
+  }
+
+  private func sample(_ runs: Int) -> Double {
+    let time = clock.measure { for _ in 0..<runs { run() } }
+    return time / .seconds(1) / Double(runs)
   }
 }

@@ -54,15 +54,16 @@ struct Table: Report {
 /// One JSON object a line, for programs.
 struct JSONLines: Report {
   private struct Line: Encodable {
-    let name: String
-    let medianSeconds: Double
-    let lowerQuartileSeconds: Double
-    let upperQuartileSeconds: Double
-    let samples: Int
-    let runsPerSample: Int
-    let rate: Double
-    let unit: String
+    let measurement: MeasurementLine
     let machine: Machine
+
+    enum CodingKeys: CodingKey { case machine }
+
+    func encode(to encoder: any Encoder) throws {
+      try measurement.encode(to: encoder)
+      var container = encoder.container(keyedBy: CodingKeys.self)
+      try container.encode(machine, forKey: .machine)
+    }
   }
 
   let machine = Machine()
@@ -70,14 +71,38 @@ struct JSONLines: Report {
   func begin() {}
 
   func add(_ measurement: Measurement) {
-    let line = Line(
-      name: measurement.name, medianSeconds: measurement.median, lowerQuartileSeconds: measurement.quantile(0.25),
-      upperQuartileSeconds: measurement.quantile(0.75), samples: measurement.samples.count,
-      runsPerSample: measurement.runs, rate: measurement.rate, unit: measurement.unit, machine: machine)
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-    encoder.keyEncodingStrategy = .convertToSnakeCase
-    print(String(decoding: try! encoder.encode(line), as: UTF8.self))
-    fflush(nil)
+    printJSON(Line(measurement: MeasurementLine(measurement), machine: machine))
   }
+}
+
+/// A measurement as JSON has it.
+struct MeasurementLine: Encodable {
+  let name: String
+  let medianSeconds: Double
+  let lowerQuartileSeconds: Double
+  let upperQuartileSeconds: Double
+  let samples: Int
+  let runsPerSample: Int
+  let rate: Double
+  let unit: String
+
+  init(_ measurement: Measurement) {
+    name = measurement.name
+    medianSeconds = measurement.median
+    lowerQuartileSeconds = measurement.quantile(0.25)
+    upperQuartileSeconds = measurement.quantile(0.75)
+    samples = measurement.samples.count
+    runsPerSample = measurement.runs
+    rate = measurement.rate
+    unit = measurement.unit
+  }
+}
+
+/// Prints `value` as one line of JSON, at once.
+func printJSON(_ value: some Encodable) {
+  let encoder = JSONEncoder()
+  encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+  encoder.keyEncodingStrategy = .convertToSnakeCase
+  print(String(decoding: try! encoder.encode(value), as: UTF8.self))
+  fflush(nil)
 }

@@ -27,7 +27,16 @@ struct SteppeBench: ParsableCommand {
   @Flag(help: "Print the cases' names and end.")
   var list = false
 
+  @Flag(
+    help: ArgumentHelp(
+      "Measure on request: for each line 'CASE MILLISECONDS' on the standard input, print a line of JSON.",
+      discussion: "The first line printed tells the machine. For programs that measure in turns with others."))
+  var serve = false
+
   func validate() throws {
+    if serve, filter != nil || json || quick || list {
+      throw ValidationError("--serve takes only --threads and --isa.")
+    }
     if let filter, (try? Regex(filter)) == nil { throw ValidationError("'\(filter)' is not a regular expression.") }
     if let threads, !(1...Parallel.maximumThreadCount).contains(threads) {
       throw ValidationError("--threads must be in 1 … \(Parallel.maximumThreadCount).")
@@ -40,6 +49,7 @@ struct SteppeBench: ParsableCommand {
   func run() throws {
     if let threads { Parallel.threadCount = threads }
     try InstructionSet.select(isa)
+    if serve { return Server().run() }
     let pattern = try filter.map { try Regex($0) }
     let cases = allCases.filter { item in pattern.map { item.name.contains($0) } ?? true }
     guard !cases.isEmpty else { throw ValidationError("No case matches '\(filter ?? "")'; see --list.") }
@@ -50,7 +60,7 @@ struct SteppeBench: ParsableCommand {
     let report: any Report = json ? JSONLines() : Table(nameWidth: cases.map(\.name.count).max()!)
     report.begin()
     for item in cases {
-      report.add(Measurement(item, duration: quick ? .zero : .milliseconds(500), minimumSamples: quick ? 1 : 5))
+      report.add(Sampler(item).measure(for: quick ? .zero : .milliseconds(500), minimumSamples: quick ? 1 : 5))
     }
   }
 }
