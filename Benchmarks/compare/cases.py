@@ -1,0 +1,98 @@
+"""What is compared: the cases of `steppe-bench`, for each the peers that can do the same work, and the groups that are averaged."""
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A way in which a peer does a case: its label in the report, its process, and what the case is called there."""
+    label: str
+    process: str
+    case: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case of ours. Its first peer works in the same layout as ours."""
+    name: str
+    peers: tuple[Peer, ...]
+
+    @property
+    def subject(self):
+        return self.name.split("/")[0]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cases whose ratios are averaged: against the first peer of each, or against the fastest."""
+    title: str
+    names: tuple[str, ...]
+    fastest: bool
+
+
+ROWS = ["64x256", "1024x1024", "4096x1024", "8192x4096"]
+IMAGES = ["32x64x28x28", "64x64x56x56", "128x256x14x14", "256x512x7x7"]
+MORE_IMAGES = ["64x2048x7x7", "16x64x56x56"]
+NETWORKS = ["784-100-100-10", "784-128-128-10", "784-512-512-10", "784-1024-1024-10"]
+BATCHES = [60, 64, 128, 256]
+PRODUCTS = ["64x784x128", "128x784x256", "256x256x256", "512x512x512", "1024x1024x1024"]
+ROW_PRODUCT = "1x784x512"
+
+
+def batch_norm(direction, shape, nhwc=False):
+    prefix = f"batchnorm/{direction}"
+    if shape in ROWS:
+        return Case(f"{prefix}/{shape}", (Peer("PyTorch", "pytorch", f"{prefix}/{shape}"),))
+    nchw_peer = Peer("PyTorch NCHW", "pytorch", f"{prefix}/{shape}")
+    nhwc_peer = Peer("PyTorch NHWC", "pytorch", f"{prefix}/nhwc/{shape}")
+    blocked = Peer("LIBXSMM-DNN", "libxsmm", f"{prefix}/{shape}")
+    if nhwc:
+        return Case(nhwc_peer.case, (nhwc_peer, nchw_peer, blocked))
+    return Case(nchw_peer.case, (nchw_peer, nhwc_peer, blocked))
+
+
+def all_cases():
+    cases = []
+    for direction in "forward", "backward":
+        cases += [batch_norm(direction, shape) for shape in ROWS + IMAGES + MORE_IMAGES]
+        cases += [batch_norm(direction, shape, nhwc=True) for shape in IMAGES + MORE_IMAGES]
+    for network, batch in zip(NETWORKS, BATCHES):
+        name = f"training-step/{network}/batch-{batch}"
+        cases.append(Case(name, (Peer("PyTorch", "pytorch", name), Peer("PyTorch compiled", "pytorch", f"{name}/compiled"),
+                                 Peer("JAX", "jax", name))))
+    for rows in 1, 64:
+        for network in NETWORKS:
+            name = f"inference/{network}/rows-{rows}"
+            cases.append(Case(name, (Peer("ONNX Runtime", "onnxruntime", name),)))
+    for shape in PRODUCTS:
+        cases.append(Case(f"matmul/{shape}", (Peer("PyTorch", "pytorch", f"matmul/{shape}"),)))
+    name = f"matmul/{ROW_PRODUCT}"
+    cases.append(Case(name, (Peer("PyTorch", "pytorch", name), Peer("OpenBLAS by NumPy", "numpy", name))))
+    for name in "optimizer/sgd-momentum/1850000", "optimizer/adam/1850000":
+        cases.append(Case(name, (Peer("PyTorch", "pytorch", name),)))
+    return cases
+
+
+def all_groups():
+    def names(*cases):
+        return tuple(case.name for case in cases)
+
+    groups = []
+    for direction in "forward", "backward":
+        groups.append(Group(
+            f"Batch norm {direction}, against PyTorch in the same layout",
+            names(*(batch_norm(direction, shape) for shape in ROWS + IMAGES),
+                  *(batch_norm(direction, shape, nhwc=True) for shape in IMAGES)), False))
+    for nhwc in False, True:
+        for direction in "forward", "backward":
+            groups.append(Group(
+                f"Batch norm {direction}, {'NHWC' if nhwc else 'NCHW'}, against the fastest in any layout",
+                names(*(batch_norm(direction, shape, nhwc) for shape in IMAGES + MORE_IMAGES)), True))
+    groups += [
+        Group("Training step", tuple(f"training-step/{n}/batch-{b}" for n, b in zip(NETWORKS, BATCHES)), True),
+        Group("Inference, one row", tuple(f"inference/{n}/rows-1" for n in NETWORKS), True),
+        Group("Inference, 64 rows", tuple(f"inference/{n}/rows-64" for n in NETWORKS), True),
+        Group("Matrix products", tuple(f"matmul/{shape}" for shape in PRODUCTS), True),
+        Group("Row times matrix", (f"matmul/{ROW_PRODUCT}",), True),
+        Group("Optimizers", ("optimizer/sgd-momentum/1850000", "optimizer/adam/1850000"), True),
+    ]
+    return groups

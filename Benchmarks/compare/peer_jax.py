@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""JAX as a peer, compiled for the CPU: `peer_jax.py THREADS` serves (see serve.py)."""
+import os
+import sys
+
+threads = int(sys.argv[1])
+# XLA starts as many threads as the process may use cores.
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+with open("/proc/cpuinfo") as file:
+    if "avx512f" in file.read():
+        # Half the registers' width is XLA's habit; whole ones are faster where they exist.
+        os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import jax.numpy as jnp
+import numpy
+
+from serve import Work, serve
+
+
+def batch_norm_relu(x, gamma, beta, mean, variance):
+    """One pass over x for both moments, which is JAX's fastest way; returns the new running statistics too."""
+    batch_mean = x.mean(0)
+    batch_variance = jnp.maximum((x * x).mean(0) - batch_mean * batch_mean, 0)
+    count = x.shape[0]
+    y = (x - batch_mean) * (jax.lax.rsqrt(batch_variance + 1e-5) * gamma) + beta
+    return jax.nn.relu(y), 0.9 * mean + 0.1 * batch_mean, 0.9 * variance + (0.1 * count / (count - 1)) * batch_variance
+
+
+def training_step(widths, batch):
+    random = numpy.random.default_rng(1)
+
+    def normal(*shape):
+        return jnp.asarray(random.standard_normal(shape, dtype=numpy.float32) / numpy.sqrt(shape[0]))
+
+    hidden = list(zip(widths[:-2], widths[1:-1]))
+    parameters = {
+        "hidden": [{"weight": normal(i, o), "gamma": jnp.ones(o), "beta": jnp.zeros(o)} for i, o in hidden],
+        "weight": normal(widths[-2], widths[-1]), "bias": jnp.zeros(widths[-1])}
+    statistics = [(jnp.zeros(o), jnp.ones(o)) for _, o in hidden]
+    velocity = jax.tree.map(jnp.zeros_like, parameters)
+    x = jnp.asarray(random.standard_normal((batch, widths[0]), dtype=numpy.float32))
+    labels = jnp.asarray(random.integers(0, widths[-1], batch))
+
+    def loss(parameters, statistics, x, labels):
+        updated = []
+        for layer, (mean, variance) in zip(parameters["hidden"], statistics):
+            x, mean, variance = batch_norm_relu(x @ layer["weight"], layer["gamma"], layer["beta"], mean, variance)
+            updated.append((mean, variance))
+        scores = jax.nn.log_softmax(x @ parameters["weight"] + parameters["bias"])
+        return -jnp.take_along_axis(scores, labels[:, None], 1).mean(), updated
+
+    def step(parameters, velocity, statistics, x, labels):
+        (value, statistics), gradient = jax.value_and_grad(loss, has_aux=True)(parameters, statistics, x, labels)
+        velocity = jax.tree.map(lambda v, g: 0.9 * v + g, velocity, gradient)
+        # As in peer_pytorch.py, too small a step to learn the batch by heart.
+        parameters = jax.tree.map(lambda p, v: p - 1e-6 * v, parameters, velocity)
+        return parameters, velocity, statistics, value
+
+    compiled = jax.jit(step, donate_argnums=(0, 1, 2))
+    state = [(parameters, velocity, statistics, None)]
+
+    def run():
+        parameters, velocity, statistics, _ = state[0]
+        state[0] = compiled(parameters, velocity, statistics, x, labels)
+
+    return Work(run, finish=lambda: jax.block_until_ready(state[0]))
+
+
+def prepare(name):
+    match name.split("/"):
+        case ["training-step", widths, batch]:
+            return training_step([int(w) for w in widths.split("-")], int(batch.removeprefix("batch-")))
+    return None
+
+
+if __name__ == "__main__":
+    serve({"name": "JAX", "version": jax.__version__}, prepare)

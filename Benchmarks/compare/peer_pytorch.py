@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""PyTorch as a peer: `peer_pytorch.py THREADS` serves (see serve.py), `peer_pytorch.py THREADS --accuracy` prints batch norm's errors."""
+import json
+import os
+import sys
+
+import numpy
+import torch
+import torch.nn.functional as F
+
+from serve import Work, fastest, serve, sizes
+
+aten = torch.ops.aten
+
+
+def batch_norm(direction, layout, shape):
+    """Training's batch norm with γ, β and running statistics: forward as users call it, backward without autograd's own cost."""
+    channels = shape[1]
+    order = torch.channels_last if layout == "nhwc" else torch.contiguous_format
+    x = torch.randn(shape).contiguous(memory_format=order)
+    gamma, beta = torch.rand(channels) + 0.5, torch.randn(channels)
+    mean, variance = torch.zeros(channels), torch.ones(channels)
+    if direction == "forward":
+        return Work(lambda: F.batch_norm(x, mean, variance, gamma, beta, True, 0.1, 1e-5))
+    y, saved_mean, saved_scale = aten.native_batch_norm(x, gamma, beta, mean, variance, True, 0.1, 1e-5)
+    dy = torch.randn(shape).contiguous(memory_format=order)
+    wanted = [True, True, True]
+    return Work(lambda: aten.native_batch_norm_backward(
+        dy, x, gamma, mean, variance, saved_mean, saved_scale, True, 1e-5, wanted))
+
+
+def training_step(widths, batch, compiled):
+    """Forward, loss, backward and the update by SGD with momentum.
+
+    The step length is too small to learn anything: a batch learnt by heart has gradients of zero, soon denormal, and slow for that.
+    """
+    layers = []
+    for inputs, outputs in zip(widths[:-2], widths[1:-1]):
+        layers += [torch.nn.Linear(inputs, outputs, bias=False), torch.nn.BatchNorm1d(outputs), torch.nn.ReLU()]
+    model = torch.nn.Sequential(*layers, torch.nn.Linear(widths[-2], widths[-1]))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9, fused=True)
+    x, labels = torch.randn(batch, widths[0]), torch.randint(0, widths[-1], (batch,))
+
+    def loss(x, labels):
+        return F.cross_entropy(model(x), labels)
+
+    if compiled:
+        torch._dynamo.reset()
+        loss = torch.compile(loss, fullgraph=True, dynamic=False)
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        with torch.enable_grad():
+            loss(x, labels).backward()
+        optimizer.step()
+
+    return Work(step)
+
+
+def matmul(m, k, n):
+    a, b, c = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
+    works = [Work(lambda: torch.mm(a, b, out=c), note="mm")]
+    if m == 1:
+        row, result = a[0], torch.empty(n)
+        packed = b.t().contiguous()
+        works += [Work(lambda: torch.mv(b.t(), row, out=result), note="mv"),
+                  Work(lambda: torch.mv(packed, row, out=result), note="mv, matrix transposed before"),
+                  Work(lambda: F.linear(a, packed), note="linear")]
+    return fastest(works) if len(works) > 1 else works[0]
+
+
+def optimizer(kind, count):
+    """The optimizer's step alone: clearing the gradient, which ours includes, is not counted."""
+    weights = torch.randn(count).requires_grad_()
+    weights.grad = torch.randn(count)
+    if kind == "adam":
+        return Work(torch.optim.Adam([weights], lr=1e-6, fused=True).step)
+    return Work(torch.optim.SGD([weights], lr=1e-6, momentum=0.9, fused=True).step)
+
+
+def prepare(name):
+    torch.manual_seed(1)
+    match name.split("/"):
+        case ["batchnorm", direction, shape]:
+            return batch_norm(direction, "nchw", sizes(shape))
+        case ["batchnorm", direction, "nhwc", shape]:
+            return batch_norm(direction, "nhwc", sizes(shape))
+        case ["training-step", widths, batch, *compiled]:
+            return training_step([int(w) for w in widths.split("-")], int(batch.removeprefix("batch-")), compiled == ["compiled"])
+        case ["matmul", shape]:
+            return matmul(*sizes(shape))
+        case ["optimizer", kind, count]:
+            return optimizer(kind, int(count))
+    return None
+
+
+def print_accuracy():
+    """The largest error of batch norm's output against Float64 on the same Float32 input, as lines of JSON."""
+    generator = numpy.random.default_rng(1)
+    for shape in (4096, 64), (32, 64, 28, 28):
+        for mean, deviation in (1e4, 1), (1e6, 1), (1, 1e-3):
+            x = generator.normal(mean, deviation, shape).astype(numpy.float32)
+            axes = tuple(axis for axis in range(len(shape)) if axis != 1)
+            exact = x.astype(numpy.float64)
+            exact -= exact.mean(axes, keepdims=True)
+            exact /= numpy.sqrt((exact * exact).mean(axes, keepdims=True) + 1e-5)
+            for layout in ("nchw", "nhwc") if len(shape) == 4 else ("nchw",):
+                order = torch.channels_last if layout == "nhwc" else torch.contiguous_format
+                y = F.batch_norm(torch.from_numpy(x).contiguous(memory_format=order), None, None, training=True)
+                print(json.dumps({"shape": "x".join(map(str, shape)), "layout": layout if len(shape) == 4 else "", "mean": mean,
+                                  "deviation": deviation, "error": float(abs(y.numpy() - exact).max())}), flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(int(sys.argv[1]))
+    if sys.argv[2:] == ["--accuracy"]:
+        print_accuracy()
+    else:
+        with torch.no_grad():
+            serve({"name": "PyTorch", "version": torch.__version__, "instruction set": torch.backends.cpu.get_cpu_capability()}, prepare)
