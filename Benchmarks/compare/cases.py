@@ -63,10 +63,9 @@ def all_cases():
         for network in NETWORKS:
             name = f"inference/{network}/rows-{rows}"
             cases.append(Case(name, (Peer("ONNX Runtime", "onnxruntime", name),)))
-    for shape in PRODUCTS:
-        cases.append(Case(f"matmul/{shape}", (Peer("PyTorch", "pytorch", f"matmul/{shape}"),)))
-    name = f"matmul/{ROW_PRODUCT}"
-    cases.append(Case(name, (Peer("PyTorch", "pytorch", name), Peer("OpenBLAS by NumPy", "numpy", name))))
+    for shape in [*PRODUCTS, ROW_PRODUCT]:
+        name = f"matmul/{shape}"
+        cases.append(Case(name, (Peer("PyTorch", "pytorch", name), Peer("OpenBLAS by NumPy", "numpy", name), Peer("JAX", "jax", name))))
     for name in "optimizer/sgd-momentum/1850000", "optimizer/adam/1850000":
         cases.append(Case(name, (Peer("PyTorch", "pytorch", name),)))
     return cases
@@ -91,7 +90,8 @@ def all_groups():
         Group("Training step", tuple(f"training-step/{n}/batch-{b}" for n, b in zip(NETWORKS, BATCHES)), True),
         Group("Inference, one row", tuple(f"inference/{n}/rows-1" for n in NETWORKS), True),
         Group("Inference, 64 rows", tuple(f"inference/{n}/rows-64" for n in NETWORKS), True),
-        Group("Matrix products", tuple(f"matmul/{shape}" for shape in PRODUCTS), True),
+        Group("Matrix products, against PyTorch", tuple(f"matmul/{shape}" for shape in PRODUCTS), False),
+        Group("Matrix products, against the fastest", tuple(f"matmul/{shape}" for shape in PRODUCTS), True),
         Group("Row times matrix", (f"matmul/{ROW_PRODUCT}",), True),
         Group("Optimizers", ("optimizer/sgd-momentum/1850000", "optimizer/adam/1850000"), True),
     ]

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy
 
-from serve import Work, serve
+from serve import Work, serve, sizes
 
 
 def batch_norm_relu(x, gamma, beta, mean, variance):
@@ -68,8 +68,23 @@ def training_step(widths, batch):
     return Work(run, finish=lambda: jax.block_until_ready(state[0]))
 
 
+def matmul(m, k, n):
+    random = numpy.random.default_rng(1)
+    a = jnp.asarray(random.standard_normal((m, k), dtype=numpy.float32))
+    b = jnp.asarray(random.standard_normal((k, n), dtype=numpy.float32))
+    compiled = jax.jit(jnp.matmul)
+    result = [None]
+
+    def run():
+        result[0] = compiled(a, b)
+
+    return Work(run, finish=lambda: jax.block_until_ready(result[0]))
+
+
 def prepare(name):
     match name.split("/"):
+        case ["matmul", shape]:
+            return matmul(*sizes(shape))
         case ["training-step", widths, batch]:
             return training_step([int(w) for w in widths.split("-")], int(batch.removeprefix("batch-")))
     return None

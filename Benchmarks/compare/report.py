@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 
 # Okabe and Ito's colours, which the colour-blind tell apart.
 COLOURS = {"batchnorm": "#0072b2", "training-step": "#d55e00", "inference": "#009e73", "matmul": "#cc79a7", "optimizer": "#e69f00"}
-SUBJECTS = {"batchnorm": "batch norm", "training-step": "training step", "inference": "inference", "matmul": "matrix product",
-            "optimizer": "optimizer"}
 
 
 @dataclass
@@ -114,7 +112,7 @@ def machine_of(descriptions, options):
     commit = first_line(["git", "describe", "--always", "--dirty", "--tags"])
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "processor": f"{processor}, {len(os.sched_getaffinity(0))} cores usable, {memory}, {platform.system()} {platform.release()}",
+        "processor": f"{processor}, {len(os.sched_getaffinity(0))} cores usable, {memory}, {platform.system()}",
         "threads": options.threads, "steppe": commit or "unknown", "peers": versions, "ours": ours,
         "method": f"{options.rounds} turns of {options.milliseconds:g} ms for each side and peer, alternating; medians"
         + ("; a quick run, not to be quoted" if options.quick else "")}
@@ -219,34 +217,39 @@ def draw(base, results, machine):
         last = key
         rows.append((position, one))
     ratios = [one.ratio(label) for one in results for label in one.peers]
-    # Room for the text beside the longest bar.
-    low, high = min(0.5, min(ratios) / 1.25), max(2.0, max(ratios) * 3)
+    low, high = min(0.5, min(ratios) / 1.25), max(2.0, max(ratios) * 1.25)
     width, height = 1000, int(130 + 19 * (position + 1))
     data, labels, ticks = {}, [], []
     for y, one in rows:
         hardest = one.fastest()
         ratio = one.ratio(hardest)
         data.setdefault(one.subject, []).append(f"{ratio:.5g} {y:.2f} {min(1, ratio):.5g} {max(1, ratio):.5g} {y - 0.38:.2f} {y + 0.38:.2f}")
-        ends = [one.ratio(label) for label in one.peers] + [1]
-        labels.append(f"set label {quote(f'{ratio:.2f}  {hardest}')} at {max(ends):.5g},{y:.2f} left offset 1,0 font ',10'")
+        labels.append(f"set label {quote(f'{ratio:.2f}')} at graph 1.08, first {y:.2f} right font ',10'")
+        labels.append(f"set label {quote(hardest)} at graph 1.095, first {y:.2f} left font ',10'")
         ticks.append(f"{quote(one.name)} {y:.2f}")
     others = [f"{one.ratio(label):.5g} {y:.2f}" for y, one in rows for label in one.peers if label != one.fastest()]
     blocks, plots = [], []
     for subject, points in data.items():
         blocks.append(f"$d{len(blocks)} << EOD\n" + "\n".join(points) + "\nEOD")
         plots.append(f"$d{len(blocks) - 1} using 1:2:3:4:5:6 with boxxyerror fillstyle solid 0.85 noborder "
-                     f"linecolor rgb '{COLOURS.get(subject, '#666666')}' title {quote(SUBJECTS.get(subject, subject))}")
+                     f"linecolor rgb '{COLOURS.get(subject, '#666666')}'")
     if others:
         blocks.append("$others << EOD\n" + "\n".join(others) + "\nEOD")
-        plots.append("$others using 1:2 with points pointtype 6 pointsize 0.7 linecolor rgb '#444444' title 'other peers'")
+        plots.append("$others using 1:2 with points pointtype 6 pointsize 0.7 linecolor rgb '#444444'")
     marks = [value for value in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if low <= value <= high]
     script = "\n".join([
-        *blocks, f"set title {quote('Time of the fastest peer / time of Steppe: to the right of the line Steppe is faster')}",
-        f"set xlabel {quote(machine['processor'] + ', ' + str(machine['threads']) + ' threads, ' + machine['date'][:10])} font ',10'",
+        *blocks, "set lmargin at screen 0.32; set rmargin at screen 0.74",
+        f"set tmargin at screen {1 - 62 / height:.4f}; set bmargin at screen {62 / height:.4f}",
+        f"set label {quote('Time of the fastest peer / time of Steppe')} at screen 0.02, screen {1 - 22 / height:.4f} left font ',15'",
+        f"set label {quote('To the right of the line Steppe is faster. Circles: the other peers of the case.')} "
+        f"at screen 0.02, screen {1 - 44 / height:.4f} left font ',11'",
+        f"set label {quote(machine['processor'] + ', ' + str(machine['threads']) + ' threads, ' + machine['date'][:10])} "
+        f"at screen 0.02, screen {14 / height:.4f} left font ',10'",
         f"set logscale x; set xrange [{low:.4g}:{high:.4g}]; set yrange [{position + 1:.2f}:0]",
         "set xtics (" + ", ".join(f"'{value:g}' {value:g}" for value in marks) + ") nomirror out",
         "set ytics (" + ", ".join(ticks) + ") scale 0 font ',10'",
-        "set border 1; set grid xtics linecolor rgb '#dddddd' linewidth 1; set key outside bottom center horizontal",
+        "set border 1; set grid xtics linetype 1 linecolor rgb '#cccccc' linewidth 1",
+        "unset key",
         f"set arrow from 1,0 to 1,{position + 1:.2f} nohead front linecolor rgb '#000000' linewidth 1.5", *labels,
         "plot " + ", ".join(plots)])
     written = []
