@@ -2,31 +2,44 @@ import Steppe
 
 /// Something to be timed.
 public struct BenchmarkCase: Sendable {
-  /// What one run has to do at the least, which turns its time into a rate that can be held against the machine's limit.
-  public enum Work: Sendable {
-    /// Floating-point operations.
-    case operations(Double)
-    /// Bytes read and written, each once.
-    case bytes(Double)
+  /// What preparation makes of a case.
+  public enum Prepared {
+    /// One run, to be repeated by one thread; it belongs to the thread that prepared it.
+    case run(() -> Void)
+    /// One run, to be repeated by so many threads at once, each of which times its own.
+    case concurrent(callers: Int, @Sendable () -> Void)
   }
 
   /// The name, by parts from the general to the particular: `batchnorm/forward/256x512x7x7`.
   public let name: String
   /// What one run does.
   public let work: Work
-  /// Makes the data and returns what is timed. What this returns belongs to the caller's thread.
-  public let prepare: @Sendable () -> () -> Void
+  /// How many threads run the case at once, so that a run's latency is a number of its own; nil for runs that follow one another.
+  public let callers: Int?
+  /// Makes the data and returns what is timed.
+  public let prepare: @Sendable () -> Prepared
 
-  /// A case by its parts.
+  /// A case whose runs follow one another.
   public init(_ name: String, _ work: Work, prepare: @escaping @Sendable () -> () -> Void) {
     self.name = name
     self.work = work
-    self.prepare = prepare
+    callers = nil
+    self.prepare = { .run(prepare()) }
+  }
+
+  /// A case that `callers` threads run at once.
+  public init(_ name: String, _ work: Work, callers: Int, prepare: @escaping @Sendable () -> @Sendable () -> Void) {
+    self.name = name
+    self.work = work
+    self.callers = callers
+    self.prepare = { .concurrent(callers: callers, prepare()) }
   }
 }
 
 /// Every case, in the table's order.
-public let allCases: [BenchmarkCase] = normalizationCases + linearAlgebraCases + reductionCases + trainingCases
+public let allCases: [BenchmarkCase] =
+  normalizationCases + trainingCases + inferenceCases + linearAlgebraCases + optimizerCases + reductionCases
+  + elementwiseCases
 
 /// Takes a result, so that computing it is not left out.
 @inline(never)

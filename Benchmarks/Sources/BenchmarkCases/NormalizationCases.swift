@@ -12,7 +12,7 @@ private let normalizedShapes = [
 ]
 
 private func batchNormCases(_ shape: [Int], _ layout: ChannelPlace) -> [BenchmarkCase] {
-  let bytes = Double(MemoryLayout<Float>.size * shape.reduce(1, *))
+  let bytes = bytes(shape.reduce(1, *))
   let place = layout == .channelsLast ? "nhwc/" : ""
   let stored = layout == .channelsLast ? [shape[0]] + shape[2...] + [shape[1]] : shape
   let data: @Sendable () -> (layer: BatchNorm<Float>, x: Tensor<Float>, dy: Tensor<Float>) = {
@@ -20,12 +20,12 @@ private func batchNormCases(_ shape: [Int], _ layout: ChannelPlace) -> [Benchmar
   }
   return [
     // x is read, y is written.
-    BenchmarkCase("batchnorm/forward/\(place)\(text(shape))", .bytes(2 * bytes)) {
+    BenchmarkCase("batchnorm/forward/\(place)\(text(shape))", .bytes(read: bytes, written: bytes)) {
       let (layer, x, _) = data()
       return { keep(layer.forward(x).output) }
     },
     // x and dy are read, dx is written.
-    BenchmarkCase("batchnorm/backward/\(place)\(text(shape))", .bytes(3 * bytes)) {
+    BenchmarkCase("batchnorm/backward/\(place)\(text(shape))", .bytes(read: 2 * bytes, written: bytes)) {
       let (layer, x, dy) = data()
       let pullback = layer.forward(x).pullback
       return {

@@ -3,54 +3,66 @@ import BenchmarkCases
 /// How long one run of a case takes.
 struct Measurement {
   let name: String
-  let work: BenchmarkCase.Work
-  /// Seconds of one run, each the mean of `runs` runs, sorted.
-  let samples: [Double]
+  let work: Work
+  /// Seconds for one run, each the mean of `runs` runs.
+  let samples: Sorted
   /// The runs in one sample.
   let runs: Int
+  /// Where several callers run at once: seconds of each call. A sample then is the time divided by the calls of all.
+  let latencies: Sorted?
 
-  var median: Double { quantile(0.5) }
+  var median: Double { samples.quantile(0.5) }
 
   /// The distance between the quartiles as a share of the median.
-  var spread: Double { (quantile(0.75) - quantile(0.25)) / median }
+  var spread: Double { (samples.quantile(0.75) - samples.quantile(0.25)) / median }
 
   /// Operations or bytes in a nanosecond: GFLOP/s or GB/s.
-  var rate: Double {
-    switch work {
-    case .operations(let count), .bytes(let count): count / median / 1e9
-    }
-  }
+  var rate: Double { work.amount / median / 1e9 }
 
-  var unit: String {
-    switch work {
-    case .operations: "GFLOP/s"
-    case .bytes: "GB/s"
-    }
-  }
+  /// The least time that the machine needs as a share of the median.
+  func share(of limits: Limits) -> Double { limits.leastSeconds(work) / median }
+}
+
+/// Numbers in order.
+struct Sorted {
+  let values: [Double]
+
+  init(_ values: [Double]) { self.values = values.sorted() }
 
   func quantile(_ share: Double) -> Double {
-    let place = share * Double(samples.count - 1)
+    let place = share * Double(values.count - 1)
     let (low, rest) = (Int(place), place - place.rounded(.down))
-    return samples[low] + rest * (samples[min(low + 1, samples.count - 1)] - samples[low])
+    return values[low] + rest * (values[min(low + 1, values.count - 1)] - values[low])
   }
 }
 
 /// A case that is prepared, and may be measured more than once.
 final class Sampler {
   let item: BenchmarkCase
-  private let run: () -> Void
+  private let prepared: BenchmarkCase.Prepared
   private let clock = ContinuousClock()
   /// The runs that make a sample long enough for the clock; nil before the first measurement.
   private var runs: Int?
 
   init(_ item: BenchmarkCase) {
     self.item = item
-    run = item.prepare()
+    prepared = item.prepare()
   }
 
-  /// Warms up, the first time finds how many runs make a sample, and takes samples for `duration`.
+  /// Warms up and takes samples for `duration`.
   func measure(for duration: Duration, minimumSamples: Int) -> Measurement {
-    // Threads, buffers and the clock frequency settle, and the best of these runs tells how long one takes. Later only the caches
+    switch prepared {
+    case .run(let body): measure(body, duration, minimumSamples)
+    case .concurrent(let callers, let body): measure(callers, body, duration, minimumSamples)
+    }
+  }
+
+  private func measure(_ body: () -> Void, _ duration: Duration, _ minimumSamples: Int) -> Measurement {
+    func sample(_ runs: Int) -> Double {
+      let time = clock.measure { for _ in 0..<runs { body() } }
+      return time / .seconds(1) / Double(runs)
+    }
+    // Threads, buffers and the clock frequency settle, and the best of these runs tells how many make a sample. Later only the caches
     // have to be filled again.
     var one = sample(1)
     let warm = clock.now + (runs == nil ? duration / 5 : duration / 20)
@@ -60,11 +72,25 @@ final class Sampler {
     var samples: [Double] = []
     let end = clock.now + duration
     repeat { samples.append(sample(runs)) } while clock.now < end || samples.count < minimumSamples
-    return Measurement(name: item.name, work: item.work, samples: samples.sorted(), runs: runs)
+    return Measurement(name: item.name, work: item.work, samples: Sorted(samples), runs: runs, latencies: nil)
   }
 
-  private func sample(_ runs: Int) -> Double {
-    let time = clock.measure { for _ in 0..<runs { run() } }
-    return time / .seconds(1) / Double(runs)
+  private func measure(
+    _ callers: Int, _ body: @escaping @Sendable () -> Void, _ duration: Duration, _ minimumSamples: Int
+  ) -> Measurement {
+    _ = Callers(callers, for: duration / (runs == nil ? 5 : 20), body)
+    // Long enough that each of more callers than processors has its turns.
+    let window = duration / 8
+    var samples: [Double] = []
+    var latencies: [Double] = []
+    let end = clock.now + duration
+    repeat {
+      let seen = Callers(callers, for: window, body)
+      samples.append(seen.seconds / Double(seen.latencies.count))
+      latencies += seen.latencies
+    } while clock.now < end || samples.count < minimumSamples
+    runs = max(1, latencies.count / samples.count)
+    return Measurement(
+      name: item.name, work: item.work, samples: Sorted(samples), runs: runs!, latencies: Sorted(latencies))
   }
 }

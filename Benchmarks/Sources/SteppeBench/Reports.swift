@@ -13,8 +13,10 @@ struct Machine: Encodable {
   let instructionSet = InstructionSet.current
   let threads = Parallel.threadCount
   let blas = "OpenBLAS \(OpenBLAS.version) \(OpenBLAS.kernelName)"
+  let limits: Limits
 
-  init() {
+  init(limits: Limits) {
+    self.limits = limits
     let lines = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8))?.split(separator: "\n") ?? []
     let model = lines.first { $0.hasPrefix("model name") }?.split(separator: ":").last
     processor = model.map { $0.trimmingCharacters(in: .whitespaces) } ?? "unknown processor"
@@ -23,31 +25,50 @@ struct Machine: Encodable {
 
 /// A table for people.
 struct Table: Report {
+  let machine: Machine
   let nameWidth: Int
+  /// Whether any case has latencies.
+  let showsLatencies: Bool
 
   func begin() {
-    let machine = Machine()
     print(machine.processor)
     print("\(machine.instructionSet), threads: \(machine.threads), \(machine.blas)\n")
-    print("\(pad("case"))      median   spread        rate")
+    let limits = machine.limits
+    let peak = String(format: "%.0f GFLOP/s in float, %.0f in double", limits.floatRate, limits.doubleRate)
+    print("Limits: \(peak); GB/s from and to")
+    func row(_ title: String, _ values: [String]) {
+      print("  \(title)\(values.map { String(repeating: " ", count: max(0, 8 - $0.count)) + $0 }.joined())")
+    }
+    row("    ", limits.levels.map(\.name))
+    row("copy", limits.levels.map { String(format: "%.0f", $0.copyRate) })
+    row("read", limits.levels.map { String(format: "%.0f", $0.readRate) })
+    print(
+      "\n\(pad("case"))      median   spread        rate           share\(showsLatencies ? "        p50         p99" : "")"
+    )
   }
 
   func add(_ measurement: Measurement) {
-    let (value, unit) = scaled(measurement.median)
-    let line = String(
-      format: "%9.3f %@ %7.1f%% %9.1f %@", value, unit, 100 * measurement.spread, measurement.rate, measurement.unit)
+    var line = String(
+      format: "%@ %7.1f%% %9.1f %@ %7.1f%%", time(measurement.median), 100 * measurement.spread, measurement.rate,
+      measurement.work.unit.padding(toLength: 7, withPad: " ", startingAt: 0),
+      100 * measurement.share(of: machine.limits))
+    if let latencies = measurement.latencies {
+      line += time(latencies.quantile(0.5)) + time(latencies.quantile(0.99))
+    }
     print("\(pad(measurement.name))\(line)")
     fflush(nil)  // each line as it comes, in a pipe too
   }
 
   private func pad(_ name: String) -> String { name.padding(toLength: nameWidth, withPad: " ", startingAt: 0) }
 
-  private func scaled(_ seconds: Double) -> (Double, String) {
-    switch seconds {
-    case ..<1e-3: (seconds * 1e6, "µs")
-    case ..<1: (seconds * 1e3, "ms")
-    default: (seconds, "s ")
-    }
+  private func time(_ seconds: Double) -> String {
+    let (value, unit) =
+      switch seconds {
+      case ..<1e-3: (seconds * 1e6, "µs")
+      case ..<1: (seconds * 1e3, "ms")
+      default: (seconds, "s ")
+      }
+    return String(format: "%9.3f %@", value, unit)
   }
 }
 
@@ -66,12 +87,12 @@ struct JSONLines: Report {
     }
   }
 
-  let machine = Machine()
+  let machine: Machine
 
   func begin() {}
 
   func add(_ measurement: Measurement) {
-    printJSON(Line(measurement: MeasurementLine(measurement), machine: machine))
+    printJSON(Line(measurement: MeasurementLine(measurement, limits: machine.limits), machine: machine))
   }
 }
 
@@ -85,16 +106,23 @@ struct MeasurementLine: Encodable {
   let runsPerSample: Int
   let rate: Double
   let unit: String
+  let shareOfLimit: Double
+  // Where several callers run at once.
+  let latencyP50Seconds: Double?
+  let latencyP99Seconds: Double?
 
-  init(_ measurement: Measurement) {
+  init(_ measurement: Measurement, limits: Limits) {
     name = measurement.name
     medianSeconds = measurement.median
-    lowerQuartileSeconds = measurement.quantile(0.25)
-    upperQuartileSeconds = measurement.quantile(0.75)
-    samples = measurement.samples.count
+    lowerQuartileSeconds = measurement.samples.quantile(0.25)
+    upperQuartileSeconds = measurement.samples.quantile(0.75)
+    samples = measurement.samples.values.count
     runsPerSample = measurement.runs
     rate = measurement.rate
-    unit = measurement.unit
+    unit = measurement.work.unit
+    shareOfLimit = measurement.share(of: limits)
+    latencyP50Seconds = measurement.latencies?.quantile(0.5)
+    latencyP99Seconds = measurement.latencies?.quantile(0.99)
   }
 }
 

@@ -4,6 +4,8 @@ import Foundation
 /// Measures on request, so that another program can measure in turns with its own: a line `CASE MILLISECONDS` on the standard input
 /// gives a line of JSON on the standard output. What was asked for last stays prepared.
 struct Server {
+  let machine: Machine
+
   private struct Greeting: Encodable {
     let machine: Machine
   }
@@ -13,7 +15,7 @@ struct Server {
   }
 
   func run() {
-    printJSON(Greeting(machine: Machine()))
+    printJSON(Greeting(machine: machine))
     var sampler: Sampler?
     while let line = readLine() {
       let words = line.split(whereSeparator: \.isWhitespace)
@@ -30,7 +32,8 @@ struct Server {
         sampler = nil
         sampler = Sampler(item)
       }
-      printJSON(MeasurementLine(sampler!.measure(for: .seconds(milliseconds / 1000), minimumSamples: 1)))
+      let measurement = sampler!.measure(for: .seconds(milliseconds / 1000), minimumSamples: 1)
+      printJSON(MeasurementLine(measurement, limits: machine.limits))
     }
   }
 }

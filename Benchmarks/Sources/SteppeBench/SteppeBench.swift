@@ -6,7 +6,8 @@ import Steppe
 @main
 struct SteppeBench: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "steppe-bench", abstract: "Times Steppe's operations: median, spread, and the rate of work.",
+    commandName: "steppe-bench",
+    abstract: "Times Steppe's operations: median, spread, the rate of work, and its share of what the machine can do.",
     discussion: "Close other programs first: on a busy machine the spread grows, and the median means less.")
 
   @Option(help: "Run only the cases whose name matches this regular expression.")
@@ -49,7 +50,6 @@ struct SteppeBench: ParsableCommand {
   func run() throws {
     if let threads { Parallel.threadCount = threads }
     try InstructionSet.select(isa)
-    if serve { return Server().run() }
     let pattern = try filter.map { try Regex($0) }
     let cases = allCases.filter { item in pattern.map { item.name.contains($0) } ?? true }
     guard !cases.isEmpty else { throw ValidationError("No case matches '\(filter ?? "")'; see --list.") }
@@ -57,7 +57,14 @@ struct SteppeBench: ParsableCommand {
       for item in cases { print(item.name) }
       return
     }
-    let report: any Report = json ? JSONLines() : Table(nameWidth: cases.map(\.name.count).max()!)
+    let machine = Machine(limits: Limits(duration: .milliseconds(quick ? 2 : 60)))
+    if serve { return Server(machine: machine).run() }
+    let report: any Report =
+      json
+      ? JSONLines(machine: machine)
+      : Table(
+        machine: machine, nameWidth: cases.map(\.name.count).max()!,
+        showsLatencies: cases.contains { $0.callers != nil })
     report.begin()
     for item in cases {
       report.add(Sampler(item).measure(for: quick ? .zero : .milliseconds(500), minimumSamples: quick ? 1 : 5))
