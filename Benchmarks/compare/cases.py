@@ -41,13 +41,14 @@ ROW_PRODUCT = "1x784x512"
 def batch_norm(direction, shape, nhwc=False):
     prefix = f"batchnorm/{direction}"
     if shape in ROWS:
-        return Case(f"{prefix}/{shape}", (Peer("PyTorch", "pytorch", f"{prefix}/{shape}"),))
+        name = f"{prefix}/{shape}"
+        return Case(name, (Peer("PyTorch", "pytorch", name), Peer("JAX", "jax", name)))
     nchw_peer = Peer("PyTorch NCHW", "pytorch", f"{prefix}/{shape}")
     nhwc_peer = Peer("PyTorch NHWC", "pytorch", f"{prefix}/nhwc/{shape}")
-    blocked = Peer("LIBXSMM-DNN", "libxsmm", f"{prefix}/{shape}")
+    others = Peer("JAX NHWC", "jax", nhwc_peer.case), Peer("LIBXSMM-DNN", "libxsmm", f"{prefix}/{shape}")
     if nhwc:
-        return Case(nhwc_peer.case, (nhwc_peer, nchw_peer, blocked))
-    return Case(nchw_peer.case, (nchw_peer, nhwc_peer, blocked))
+        return Case(nhwc_peer.case, (nhwc_peer, nchw_peer, *others))
+    return Case(nchw_peer.case, (nchw_peer, nhwc_peer, *others))
 
 
 def all_cases():
@@ -81,6 +82,9 @@ def all_groups():
             f"Batch norm {direction}, against PyTorch in the same layout",
             names(*(batch_norm(direction, shape) for shape in ROWS + IMAGES),
                   *(batch_norm(direction, shape, nhwc=True) for shape in IMAGES)), False))
+    for direction in "forward", "backward":
+        groups.append(Group(f"Batch norm {direction}, rows × channels, against the fastest",
+                            names(*(batch_norm(direction, shape) for shape in ROWS)), True))
     for nhwc in False, True:
         for direction in "forward", "backward":
             groups.append(Group(

@@ -19,13 +19,45 @@ import numpy
 from serve import Work, serve, sizes
 
 
-def batch_norm_relu(x, gamma, beta, mean, variance):
-    """One pass over x for both moments, which is JAX's fastest way; returns the new running statistics too."""
-    batch_mean = x.mean(0)
-    batch_variance = jnp.maximum((x * x).mean(0) - batch_mean * batch_mean, 0)
-    count = x.shape[0]
-    y = (x - batch_mean) * (jax.lax.rsqrt(batch_variance + 1e-5) * gamma) + beta
-    return jax.nn.relu(y), 0.9 * mean + 0.1 * batch_mean, 0.9 * variance + (0.1 * count / (count - 1)) * batch_variance
+def batch_norm_forward(x, gamma, beta, mean, variance):
+    """Over all axes but the last, with one pass over x for both moments, which is JAX's fastest way.
+
+    Returns y, the new running mean and variance, and what the backward pass needs.
+    """
+    axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+    batch_mean = x.mean(axes)
+    batch_variance = jnp.maximum((x * x).mean(axes) - batch_mean * batch_mean, 0)
+    scale = jax.lax.rsqrt(batch_variance + 1e-5)
+    y = (x - batch_mean) * (scale * gamma) + beta
+    return y, 0.9 * mean + 0.1 * batch_mean, 0.9 * variance + (0.1 * count / (count - 1)) * batch_variance, batch_mean, scale
+
+
+def batch_norm_backward(dy, x, gamma, batch_mean, scale):
+    """Returns dx, dγ and dβ."""
+    axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+    normalized = (x - batch_mean) * scale
+    d_beta, d_gamma = dy.sum(axes), (dy * normalized).sum(axes)
+    return (gamma * scale) * (dy - d_beta / count - normalized * (d_gamma / count)), d_gamma, d_beta
+
+
+def batch_norm(direction, shape):
+    """Channels last, the only layout in which XLA is fast here."""
+    random = numpy.random.default_rng(1)
+    shape = (shape[0], *shape[2:], shape[1])
+    x, dy = (jnp.asarray(random.standard_normal(shape, dtype=numpy.float32)) for _ in range(2))
+    ones, zeros = jnp.ones(shape[-1]), jnp.zeros(shape[-1])
+    forward = jax.jit(batch_norm_forward)
+    result = [forward(x, ones, zeros, zeros, ones)]
+    if direction == "forward":
+        def run():
+            result[0] = forward(x, ones, zeros, zeros, ones)
+    else:
+        saved, backward = result[0][3:], jax.jit(batch_norm_backward)
+
+        def run():
+            result[0] = backward(dy, x, ones, *saved)
+
+    return Work(run, finish=lambda: jax.block_until_ready(result[0]))
 
 
 def training_step(widths, batch):
@@ -46,7 +78,8 @@ def training_step(widths, batch):
     def loss(parameters, statistics, x, labels):
         updated = []
         for layer, (mean, variance) in zip(parameters["hidden"], statistics):
-            x, mean, variance = batch_norm_relu(x @ layer["weight"], layer["gamma"], layer["beta"], mean, variance)
+            x, mean, variance, *_ = batch_norm_forward(x @ layer["weight"], layer["gamma"], layer["beta"], mean, variance)
+            x = jax.nn.relu(x)
             updated.append((mean, variance))
         scores = jax.nn.log_softmax(x @ parameters["weight"] + parameters["bias"])
         return -jnp.take_along_axis(scores, labels[:, None], 1).mean(), updated
@@ -83,6 +116,10 @@ def matmul(m, k, n):
 
 def prepare(name):
     match name.split("/"):
+        case ["batchnorm", direction, shape] if len(sizes(shape)) == 2:
+            return batch_norm(direction, sizes(shape))
+        case ["batchnorm", direction, "nhwc", shape]:
+            return batch_norm(direction, sizes(shape))
         case ["matmul", shape]:
             return matmul(*sizes(shape))
         case ["training-step", widths, batch]:

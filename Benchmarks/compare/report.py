@@ -168,7 +168,7 @@ def write_csv(path, results, machine):
 def write_markdown(path, results, groups, machine, errors, pictures):
     lines = ["# Steppe and its peers", ""]
     ours = machine["ours"]
-    ours = f" ({ours['instructionSet']}, {ours['blas']})" if {"instructionSet", "blas"} <= ours.keys() else ""
+    ours = f" ({ours['instruction_set']}, {ours['blas']})" if {"instruction_set", "blas"} <= ours.keys() else ""
     lines += [f"Measured on {machine['date']}: {machine['processor']}; {machine['threads']} threads on every side. "
               f"Steppe {machine['steppe']}{ours}; {', '.join(machine['peers'])}. {machine['method'].capitalize()}.", "",
               "A ratio is the peer's time over Steppe's: above 1, Steppe is faster.", ""]
