@@ -17,9 +17,24 @@ from partners import FOLDER, Partner, build_libxsmm
 from report import Measured, machine_of, print_groups, write_report
 
 
+class Parser(argparse.ArgumentParser):
+    """Exits with 64 where it is called wrongly, as our commands do."""
+
+    def error(self, message):
+        self.print_usage(sys.stderr)
+        self.exit(64, f"{self.prog}: {message}\n")
+
+
+def regex(text):
+    try:
+        return re.compile(text)
+    except re.error as problem:
+        raise argparse.ArgumentTypeError(f"no regular expression: {problem}") from problem
+
+
 def parse_arguments():
-    parser = argparse.ArgumentParser(prog="script/compare", description=__doc__.split("\n")[0])
-    parser.add_argument("--filter", type=re.compile, default=re.compile(""), metavar="REGEX", help="only the cases whose names contain it")
+    parser = Parser(prog="script/compare", description=__doc__.split("\n")[0])
+    parser.add_argument("--filter", type=regex, default=regex(""), metavar="REGEX", help="only the cases whose names contain it")
     parser.add_argument("--rounds", type=int, metavar="N", help="turns of each side for each peer (7; 3 with --quick)")
     parser.add_argument("--milliseconds", type=float, metavar="MS", help="length of a turn (200; 50 with --quick)")
     parser.add_argument("--quick", action="store_true", help="short turns: to try it, not to quote it")

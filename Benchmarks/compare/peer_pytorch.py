@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """PyTorch as a peer: `peer_pytorch.py THREADS` serves (see serve.py), `peer_pytorch.py THREADS --accuracy` prints batch norm's errors."""
 import json
-import os
 import sys
 
 import numpy
