@@ -92,7 +92,7 @@ import Testing
     let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
       _ = Sequential<Float> { BatchNorm(3) }.forward(.ones(shape: [1, 3]))
     }
-    let message = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+    let message = errorText(result)
     #expect(message.contains("BatchNorm '0'") && message.contains("[1, 3]"))
   }
 
@@ -100,7 +100,7 @@ import Testing
     let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
       _ = BatchNorm<Float>(3)(.ones(shape: [2, 4, 5]))
     }
-    let message = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+    let message = errorText(result)
     #expect(message.contains("[N, 3, …spatial]") && message.contains("[2, 4, 5]"))
   }
 
@@ -263,7 +263,7 @@ import Testing
       }
       _ = model.folded()(.ones(shape: [5, 3, 4]))
     }
-    let message = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+    let message = errorText(result)
     #expect(message.contains("expected 4 channels on axis 1") && message.contains("[5, 3, 4]"))
   }
 
@@ -271,28 +271,25 @@ import Testing
     let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
       _ = Residual<Float> { Dense(4, 1) }.folded()(.ones(shape: [2, 4]))
     }
-    let message = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+    let message = errorText(result)
     #expect(message.contains("[2, 4]") && message.contains("[2, 1]"))
   }
 
   @Test func withoutTrackingABatchIsNeededFoldedAndFrozen() async {
-    func message(_ result: ExitTest.Result?) -> String {
-      String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
-    }
     let channels = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
       _ = BatchNorm<Float>(3, tracksRunningStatistics: false).folded()(.ones(shape: [2, 4, 5]))
     }
-    #expect(message(channels).contains("expected 3 channels on axis 1") && message(channels).contains("[2, 4, 5]"))
+    #expect(errorText(channels).contains("expected 3 channels on axis 1") && errorText(channels).contains("[2, 4, 5]"))
     let one = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
       _ = BatchNorm<Float>(3, tracksRunningStatistics: false).folded()(.ones(shape: [1, 3]))
     }
-    #expect(message(one).contains("two values each") && message(one).contains("[1, 3]"))
+    #expect(errorText(one).contains("two values each") && errorText(one).contains("[1, 3]"))
     let frozen = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
       let layer = BatchNorm<Float>(3, tracksRunningStatistics: false)
       layer.isFrozen = true
       _ = layer.forward(.ones(shape: [1, 3]))
     }
-    #expect(message(frozen).contains("more than one value per channel") && message(frozen).contains("[1, 3]"))
+    #expect(errorText(frozen).contains("more than one value per channel") && errorText(frozen).contains("[1, 3]"))
     let layer = BatchNorm<Double>(2, tracksRunningStatistics: false)
     layer.isFrozen = true
     let output = layer.forward(x).output
