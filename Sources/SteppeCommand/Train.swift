@@ -73,6 +73,7 @@ struct Train: ParsableCommand {
       inputs: examples.training.featureShape[0], hidden: configuration.hidden, classes: examples.training.classes,
       activation: configuration.activation, normalization: configuration.normalization, mean: examples.mean,
       deviation: examples.deviation, classNames: configuration.data.classNames)
+    try specification.checkSize()
     if !resume {
       // Only now that all input has been found good does the old run go.
       try folder.create()
