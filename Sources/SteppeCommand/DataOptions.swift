@@ -49,8 +49,10 @@ struct DataSelection: Equatable {
 
   private static func read(_ files: Files, classes: Int?) throws(FileError) -> Dataset<Float> {
     let examples = try Dataset<Float>(features: files.images, labels: files.labels, classes: classes)
-    guard examples.count > 0 else {
-      throw FileError(path: files.images, kind: .mismatch, expected: "at least one example", found: "none")
+    guard examples.count > 0, !examples.featureShape.contains(0) else {
+      throw FileError(
+        path: files.images, kind: .mismatch, expected: "at least one example of at least one feature",
+        found: "shape \([examples.count] + examples.featureShape)")
     }
     return examples.asRows
   }

@@ -31,7 +31,7 @@ struct Examples {
       order = generator.permutation(all.count)
     }
     let trained = order[validated...].sorted()
-    (mean, deviation) = configuration.standardizes ? Self.moments(of: all, rows: trained) : (0, 1)
+    (mean, deviation) = configuration.standardizes ? try Self.moments(of: all, rows: trained) : (0, 1)
     let prepared = all.standardized(mean: mean, deviation: deviation)
     self.test = test?.standardized(mean: mean, deviation: deviation)
     if validated > 0 {
@@ -43,21 +43,33 @@ struct Examples {
     }
   }
 
-  /// The mean and the deviation of all features together, the deviation at least so large that it can divide.
-  private static func moments(of examples: Dataset<Float>, rows: [Int]) -> (mean: Double, deviation: Double) {
-    let features = examples.featureShape[0]
-    let height = max(1, (1 << 20) / features)
-    var (sum, squares) = (0.0, 0.0)
+  /// The mean and the deviation of all features together, merged block by block (Chan, Golub & LeVeque 1983). Where all are the same
+  /// number the deviation is 1, so that they become 0.
+  private static func moments(of examples: Dataset<Float>, rows: [Int]) throws(Failure) -> (
+    mean: Double, deviation: Double
+  ) {
+    let height = max(1, (1 << 20) / max(1, examples.featureShape[0]))
+    // Σ(x − mean)² over the `count` features so far
+    var (count, mean, squares) = (0.0, 0.0, 0.0)
     for start in stride(from: 0, to: rows.count, by: height) {
       let block = examples.batch(rows: Array(rows[start..<min(rows.count, start + height)])).features
-      let mean = Double(block.mean())
-      sum += mean * Double(block.count)
-      squares += (Double(block.variance()) + mean * mean) * Double(block.count)
+      guard block.count > 0 else { break }
+      // Of the distances from a number near the mean, Float has digits where it has none left of the mean itself.
+      let near = count == 0 ? block[0, 0] : Float(mean)
+      let rest = block - near
+      let size = Double(block.count)
+      let distance = Double(near) - mean + Double(rest.mean())
+      let share = size / (count + size)
+      mean += distance * share
+      squares += Double(rest.variance()) * size + distance * distance * count * share
+      count += size
     }
-    let count = Double(rows.count * features)
-    let mean = sum / count
-    let deviation = max(squares / count - mean * mean, 0).squareRoot()
-    return (mean, deviation > 1e-12 * max(abs(mean), 1e-12) ? deviation : 1)
+    let deviation = (squares / max(count, 1)).squareRoot()
+    guard mean.isFinite, deviation.isFinite else {
+      throw Failure(
+        "training images: expected features whose squares are finite in single precision, found larger ones")
+    }
+    return (mean, deviation > 0 ? deviation : 1)
   }
 }
 

@@ -31,14 +31,18 @@ struct JSONReader {
 
   func integer(_ key: String, atLeast least: Int) throws(FileError) -> Int {
     // Nothing that is counted here goes beyond, and products with more would overflow.
-    guard case .integer(let number)? = value?[key], (least...1 << 40).contains(number) else {
-      throw failure(key, "a whole number from \(least) to \(1 << 40)")
+    try integer(key, in: least...1 << 40)
+  }
+
+  func integer(_ key: String, in range: ClosedRange<Int>) throws(FileError) -> Int {
+    guard case .integer(let number)? = value?[key], range.contains(number) else {
+      throw failure(key, "a whole number from \(range.lowerBound) to \(range.upperBound)")
     }
     return number
   }
 
-  func optionalInteger(_ key: String, atLeast least: Int) throws(FileError) -> Int? {
-    isNull(key) ? nil : try integer(key, atLeast: least)
+  func optionalInteger(_ key: String, in range: ClosedRange<Int>) throws(FileError) -> Int? {
+    isNull(key) ? nil : try integer(key, in: range)
   }
 
   func unsigned(_ key: String) throws(FileError) -> UInt64 {
@@ -80,11 +84,11 @@ struct JSONReader {
     return choice
   }
 
-  func integers(_ key: String, atLeast least: Int) throws(FileError) -> [Int] {
+  func integers(_ key: String, in range: ClosedRange<Int>) throws(FileError) -> [Int] {
     var numbers: [Int] = []
     for value in try array(key) {
-      guard case .integer(let number) = value, (least...1 << 30).contains(number) else {
-        throw failure(key, "whole numbers from \(least) to \(1 << 30)")
+      guard case .integer(let number) = value, range.contains(number) else {
+        throw failure(key, "whole numbers from \(range.lowerBound) to \(range.upperBound)")
       }
       numbers.append(number)
     }

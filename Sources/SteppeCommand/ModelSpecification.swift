@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 import Steppe
 
 /// What a network is made of and how its inputs are prepared: with a model file's tensors, all that evaluation and prediction need.
@@ -26,6 +27,19 @@ struct ModelSpecification: Equatable {
         ActivationLayer(activation.activation)
       }
       Dense(hidden.last ?? inputs, classes)
+    }
+  }
+
+  /// Throws where the weights alone would not fit this machine's memory, as by a number that was damaged in a file.
+  func checkSize() throws(Failure) {
+    let memory = Double(sysconf(Int32(_SC_PHYS_PAGES))) * Double(sysconf(Int32(_SC_PAGESIZE)))
+    let sizes = [inputs] + hidden + [classes]
+    // In Double, where a product of large sizes does not overflow.
+    let bytes = zip(sizes, sizes.dropFirst()).reduce(0) { $0 + Double($1.0) * Double($1.1) } * 4
+    guard bytes <= memory else {
+      throw Failure(
+        "the network \(summary): expected one whose weights fit the memory of \(fixed(memory / 0x1p30, 1)) GiB, found "
+          + "\(fixed(bytes / 0x1p30, 1)) GiB of weights")
     }
   }
 
@@ -68,6 +82,14 @@ extension ModelSpecification {
         path: file.path, kind: .mismatch,
         expected: "a model: dense layers' tensors '0.weight', … of shape [outputs, inputs]",
         found: file.names.isEmpty ? "no tensors" : file.names.prefix(8).joined(separator: ", "))
+    }
+    // The model is made by these sizes before the tensors are compared: without this, two small tensors could ask for a large one between.
+    for (one, next) in zip(weights, weights.dropFirst()) where next.shape[1] != one.shape[0] {
+      throw FileError(
+        path: file.path, kind: .mismatch,
+        expected:
+          "'\(next.place).weight' of shape [outputs, \(one.shape[0])] behind '\(one.place).weight' of \(one.shape)",
+        found: "\(next.shape)")
     }
     self.init(
       inputs: first.shape[1], hidden: weights.dropLast().map { $0.shape[0] }, classes: last.shape[0],
@@ -113,7 +135,7 @@ struct HiddenSizes: ExpressibleByArgument {
       return
     }
     let numbers = argument.split(separator: ",", omittingEmptySubsequences: false).map { Int($0) }
-    guard numbers.allSatisfy({ (1...1 << 20).contains($0 ?? 0) }) else { return nil }
+    guard numbers.allSatisfy({ RunConfiguration.sizes.contains($0 ?? 0) }) else { return nil }
     sizes = numbers.map { $0! }
   }
 }

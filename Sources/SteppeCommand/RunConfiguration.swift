@@ -22,6 +22,11 @@ struct RunConfiguration: Equatable {
   /// Part of it, for another number sums in another order.
   var threads = Parallel.threadCount
 
+  /// What a layer's size and the number of classes may be.
+  static let sizes = 1...1 << 20
+  /// What batch size, epochs and patience may be.
+  static let counts = 1...1 << 24
+
   /// A new optimizer of `parameters`.
   func makeOptimizer(_ parameters: [Parameter<Float>]) -> any Optimizer<Float> {
     switch optimizer {
@@ -107,21 +112,21 @@ extension RunConfiguration {
     if let images = try reader.optionalString("test_images") {
       data.test = .init(images: images, labels: try reader.string("test_labels"))
     }
-    classes = try reader.optionalInteger("classes", atLeast: 1)
+    classes = try reader.optionalInteger("classes", in: Self.sizes)
     standardizes = try reader.boolean("standardize")
     validationFraction = try reader.number("validation_fraction", in: 0...1)
-    patience = try reader.optionalInteger("patience", atLeast: 1)
-    hidden = try reader.integers("hidden", atLeast: 1)
+    patience = try reader.optionalInteger("patience", in: Self.counts)
+    hidden = try reader.integers("hidden", in: Self.sizes)
     activation = try reader.choice("activation")
     normalization = try reader.choice("normalization")
     optimizer = try reader.choice("optimizer")
     learningRate = try reader.number("learning_rate", in: 0...Double.greatestFiniteMagnitude)
-    momentum = try reader.number("momentum", in: 0...1)
+    momentum = try reader.number("momentum", in: 0...1.0.nextDown)
     weightDecay = try reader.number("weight_decay", in: 0...Double.greatestFiniteMagnitude)
     schedule = try reader.choice("schedule")
-    batchSize = try reader.integer("batch_size", atLeast: 1)
-    epochs = try reader.integer("epochs", atLeast: 1)
+    batchSize = try reader.integer("batch_size", in: Self.counts)
+    epochs = try reader.integer("epochs", in: Self.counts)
     seed = try reader.unsigned("seed")
-    threads = try reader.integer("threads", atLeast: 1)
+    threads = try reader.integer("threads", in: 1...Parallel.maximumThreadCount)
   }
 }

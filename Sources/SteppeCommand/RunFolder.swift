@@ -31,23 +31,18 @@ struct RunFolder {
     guard access(path, W_OK) == 0 else { throw refusal(path, "a folder that takes files", errno) }
   }
 
-  /// Removes what a run has left; other files stay.
-  func clear() throws(FileError) {
-    if let folder = opendir(checkpoints) {
-      defer { closedir(folder) }
-      while let entry = readdir(folder) {
-        let name = withUnsafePointer(to: &entry.pointee.d_name) {
-          $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-        }
-        if name != ".", name != ".." { try Self.remove(checkpoints + "/" + name) }
-      }
-      rmdir(checkpoints)
-    }
-    for path in [model, metrics, curves + ".csv", curves + ".svg", curves + ".png"] { try Self.remove(path) }
-  }
+  /// Holds the folder against other runs as long as the result lives. Only its holder may write here.
+  ///
+  /// - Throws: ``TrainingError/folderInUse(folder:reason:)`` where another run holds it; ``FileError``.
+  func lock() throws -> FolderLock { try FolderLock(path) }
 
-  private static func remove(_ path: String) throws(FileError) {
-    if unlink(path) != 0, errno != ENOENT { throw refusal(path, "to be removed", errno) }
+  /// Removes what a run has left; other files stay.
+  func clear() throws {
+    try CheckpointFolder.clear(checkpoints)
+    for path in [model, metrics, curves + ".csv", curves + ".svg", curves + ".png"]
+    where unlink(path) != 0 && errno != ENOENT {
+      throw Self.refusal(path, "to be removed", errno)
+    }
   }
 
   private static func refusal(_ path: String, _ expected: String, _ number: Int32) -> FileError {

@@ -52,14 +52,17 @@ struct Train: ParsableCommand {
 
   func run() throws {
     let folder = RunFolder(path: output)
+    // To the end: a run that is still going on is neither read halfway nor cleared away.
+    var lock: FolderLock?
+    defer { withExtendedLifetime(lock) {} }
     var metrics: MetricsFile
     if resume {
+      guard folder.holdsRun else { throw Failure("\(output): expected a run to go on with, found none") }
+      lock = try folder.lock()
       metrics = try resumedMetrics(folder)
     } else {
       metrics = MetricsFile(path: folder.metrics, configuration: try configuration(from: RunConfiguration()))
-      if folder.holdsRun, !overwrite {
-        throw Failure("\(output): holds another run; --resume goes on with it, --overwrite replaces it")
-      }
+      try checkIsFree(folder)
     }
     let configuration = metrics.configuration
     threads.apply(quiet: quiet)
@@ -70,9 +73,13 @@ struct Train: ParsableCommand {
       inputs: examples.training.featureShape[0], hidden: configuration.hidden, classes: examples.training.classes,
       activation: configuration.activation, normalization: configuration.normalization, mean: examples.mean,
       deviation: examples.deviation, classNames: configuration.data.classNames)
+    try specification.checkSize()
     if !resume {
       // Only now that all input has been found good does the old run go.
       try folder.create()
+      lock = try folder.lock()
+      // Another run may have begun in the meantime.
+      try checkIsFree(folder)
       try folder.clear()
     }
     let trainer = makeTrainer(configuration, specification, folder, examples)
@@ -103,9 +110,15 @@ struct Train: ParsableCommand {
     return configuration
   }
 
+  /// Throws where a new run would replace another without being asked to.
+  private func checkIsFree(_ folder: RunFolder) throws(Failure) {
+    if folder.holdsRun, !overwrite {
+      throw Failure("\(output): holds another run; --resume goes on with it, --overwrite replaces it")
+    }
+  }
+
   /// The metrics of the run to go on with, whose settings the options must not change.
   private func resumedMetrics(_ folder: RunFolder) throws -> MetricsFile {
-    guard folder.holdsRun else { throw Failure("\(output): expected a run to go on with, found none") }
     let metrics = try MetricsFile(reading: folder.metrics)
     let stored = metrics.configuration
     let asked = try configuration(from: stored)
@@ -212,14 +225,16 @@ struct Train: ParsableCommand {
     if report.outcome == .stoppedEarly {
       say("stopped: the validation loss has not fallen for \(metrics.configuration.patience ?? 0) epochs")
     }
+    // The model that is kept, and whose numbers are shown, is the best epoch's where there is one.
+    let bestEpoch = report.bestModel == nil ? nil : report.bestEpoch
     if let best = report.bestModel { try trainer.model.load(from: best) }
     try trainer.model.save(to: folder.model, metadata: specification.metadata)
     var rows = [["model", folder.model], ["metrics", folder.metrics]]
     rows.append(["curves", try drawCurves(metrics, specification, folder).joined(separator: ", ")])
 
-    let chosen = metrics.epochs.first { $0.epoch == report.bestEpoch } ?? metrics.epochs.last
+    let chosen = metrics.epochs.first { $0.epoch == bestEpoch } ?? metrics.epochs.last
     var results: [[String]] = []
-    if let best = report.bestEpoch { results.append(["best epoch", "\(best)"]) }
+    if let bestEpoch { results.append(["best epoch", "\(bestEpoch)"]) }
     for (name, loss, accuracy) in [
       ("training", chosen?.loss, chosen?.accuracy),
       ("validation", chosen?.validationLoss, chosen?.validationAccuracy),

@@ -36,7 +36,7 @@ struct OwnTrainingData: ParsableArguments {
       throw ValidationError("--train-images and --train-labels go together: expected both, found one")
     }
     if let classes {
-      try check("--classes", classes, 1...1 << 20)
+      try check("--classes", classes, RunConfiguration.sizes)
       if trainImages == nil { throw ValidationError("--classes: goes with --train-images; Fashion-MNIST has 10") }
     }
     if let validationFraction, !(0..<1).contains(validationFraction) {
@@ -120,9 +120,9 @@ struct RecipeOptions: ParsableArguments {
     if let weightDecay, !(weightDecay >= 0 && weightDecay.isFinite) {
       throw ValidationError("--weight-decay: expected 0 or more, found \(weightDecay)")
     }
-    if let batchSize { try check("--batch-size", batchSize, 1...1 << 24) }
-    if let epochs { try check("--epochs", epochs, 1...1 << 24) }
-    if let patience { try check("--patience", patience, 1...1 << 24) }
+    if let batchSize { try check("--batch-size", batchSize, RunConfiguration.counts) }
+    if let epochs { try check("--epochs", epochs, RunConfiguration.counts) }
+    if let patience { try check("--patience", patience, RunConfiguration.counts) }
   }
 
   func apply(to configuration: inout RunConfiguration) throws {

@@ -136,6 +136,58 @@ import Testing
     #expect(version.errors.contains("metrics.jsonl: unsupported: expected format 1, found 7"), "\(version.errors)")
   }
 
+  /// Numbers of a damaged file decide neither how much memory is taken nor what the program stops by.
+  @Test func filesThatAskForTooMuch() throws {
+    let folder = try Folder.withData()
+    #expect(try folder.train("--hidden", "8", "--epochs", "1", "--output", "run", "--quiet").code == 0)
+    let metrics = try folder.text("run/metrics.jsonl")
+    for (old, new, message) in [
+      ("[8]", "[1048576,1048576,1048576]", "whose weights fit the memory"),
+      ("[8]", "[1073741824]", "whole numbers from 1 to 1048576 as 'hidden'"),
+      ("\"threads\":\(Parallel.availableProcessors)", "\"threads\":100000", "from 1 to 256 as 'threads'"),
+      ("\"momentum\":0.9", "\"momentum\":1", "as 'momentum'"),
+      ("\"epochs\":1", "\"epochs\":1000000000000", "from 1 to 16777216 as 'epochs'"),
+      ("\"classes\":null", "\"classes\":1099511627776", "from 1 to 1048576 as 'classes'"),
+    ] {
+      #expect(metrics.contains(old))
+      try folder.write(Data(metrics.replacingOccurrences(of: old, with: new).utf8), to: "run/metrics.jsonl")
+      let outcome = try folder.run("train", "--output", "run", "--resume")
+      #expect(outcome.code == 1)
+      #expect(outcome.errors.hasPrefix("steppe: ") && outcome.errors.contains(message), "\(outcome.errors)")
+    }
+    let asked = try folder.train("--hidden", "1048576,1048576,1048576", "--output", "large")
+    #expect(asked.code == 1 && asked.errors.contains("whose weights fit the memory"), "\(asked.errors)")
+    #expect(!folder.exists("large"))
+
+    // Two small tensors, between which a model would have a large one.
+    var writer = SafetensorsWriter()
+    writer.add(Tensor<Float>.ones(shape: [1 << 20, 1]), named: "0.weight")
+    writer.add(Tensor<Float>.ones(shape: [1 << 20, 1]), named: "2.weight")
+    try writer.write(to: folder.path("gap.safetensors"))
+    let gap = try folder.run("predict", "gap.safetensors", "--input", "test-images.idx", "--output", "c.csv")
+    #expect(gap.code == 1)
+    #expect(gap.errors.contains("'2.weight' of shape [outputs, 1048576]"), "\(gap.errors)")
+
+    try IDX.write([], shape: [400, 0], to: folder.path("none.idx"))
+    let none = try folder.run(
+      "train", "--train-images", "none.idx", "--train-labels", "train-labels.idx", "--output", "none")
+    #expect(none.code == 1 && none.errors.contains("none.idx: mismatch"), "\(none.errors)")
+  }
+
+  /// Rounding in sums must not stand in for a deviation that there is none of.
+  @Test func constantFeaturesBecomeZero() throws {
+    let folder = try Folder()
+    let count = 20_000
+    try NPY.write(Tensor<Float>(repeating: 0.7, shape: [count, 64]), to: folder.path("x.npy"))
+    try NPY.write((0..<count).map { $0 % 2 }, to: folder.path("y.npy"))
+    let outcome = try folder.run(
+      "train", "--train-images", "x.npy", "--train-labels", "y.npy", "--hidden", "4", "--batch-size", "2000",
+      "--epochs", "1", "--output", "run")
+    #expect(outcome.code == 0, "\(outcome.errors)")
+    let metadata = try SafetensorsFile(folder.path("run/model.safetensors")).metadata["steppe.model"] ?? ""
+    #expect(metadata.contains("\"deviation\":1.0,") && metadata.contains("\"mean\":0.699999988"), "\(metadata)")
+  }
+
   @Test func outputThatCannotBeWritten() throws {
     let folder = try Folder.withData()
     try folder.write(Data("a file".utf8), to: "file")

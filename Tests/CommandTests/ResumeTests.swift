@@ -1,4 +1,5 @@
 import Foundation
+import Steppe
 import Testing
 
 @Suite struct ResumeTests {
@@ -46,6 +47,58 @@ import Testing
     // A run that is over stays as it is.
     #expect(try folder.run("train", "--output", "whole", "--resume").code == 0)
     #expect(try folder.bytes("whole/model.safetensors") == model)
+  }
+
+  @Test func aRunThatIsGoingOnIsSafe() throws {
+    let folder = try Folder.withData()
+    let arguments = ["--hidden", "64", "--batch-size", "16", "--epochs", "100000", "--quiet", "--output", "run"]
+    let command = try Command(["train"] + Folder.dataArguments + arguments, in: folder)
+    defer { command.process.terminate() }
+    let deadline = Date(timeIntervalSinceNow: 20)
+    while Date() < deadline {
+      if folder.exists("run/metrics.jsonl"), try folder.metrics("run").count >= 3 { break }
+      usleep(2000)
+    }
+    let epochs = try folder.metrics("run").count
+    for more in [["--overwrite"], ["--resume"]] {
+      let refused = try Command(
+        ["train", "--output", "run"] + more + (more == ["--resume"] ? [] : Folder.dataArguments), in: folder
+      )
+      .outcome()
+      #expect(refused.code == 1)
+      #expect(refused.errors.contains("run: another training is writing to this folder"), "\(refused.errors)")
+    }
+    #expect(command.process.isRunning)
+    #expect(try folder.metrics("run").count >= epochs)
+    #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path("run/checkpoints")).count >= 2)
+    kill(command.process.processIdentifier, SIGINT)
+    #expect(try command.outcome().code == 128 + SIGINT)
+  }
+
+  /// What `steppe train` did not write stays, and nothing is cleared that another program trains in.
+  @Test func overwritingRemovesOnlyWhatARunWrote() throws {
+    let folder = try Folder.withData()
+    func train(_ more: String...) throws -> Outcome {
+      try Command(
+        ["train"] + Folder.dataArguments + ["--hidden", "8", "--epochs", "1", "--output", "run"] + more, in: folder
+      ).outcome()
+    }
+    #expect(try train().code == 0)
+    let own = ["notes.txt", "checkpoints/notes.txt", "checkpoints/checkpoint-007.safetensors"]
+    for name in own { try folder.write(Data("mine".utf8), to: "run/" + name) }
+    try folder.write(Data(), to: "run/checkpoints/checkpoint-99999.safetensors")
+    try folder.write(Data(), to: "run/checkpoints/.steppe-1a.tmp")
+    do {
+      let lock = try FolderLock(folder.path("run/checkpoints"))
+      let refused = try train("--overwrite")
+      #expect(refused.code == 1 && refused.errors.contains("another training is writing"), "\(refused.errors)")
+      #expect(folder.exists("run/model.safetensors") && folder.exists("run/checkpoints/checkpoint-99999.safetensors"))
+      withExtendedLifetime(lock) {}
+    }
+    #expect(try train("--overwrite").code == 0)
+    for name in own { #expect(try folder.text("run/" + name) == "mine") }
+    #expect(!folder.exists("run/checkpoints/checkpoint-99999.safetensors"))
+    #expect(!folder.exists("run/checkpoints/.steppe-1a.tmp"))
   }
 
   @Test func foldersOfOtherRunsAreSafe() throws {

@@ -1,3 +1,4 @@
+import CSteppeKernels
 import Glibc
 
 /// Labelled examples in memory or in a mapped file, from which batches are assembled.
@@ -16,7 +17,9 @@ public struct Dataset<Scalar: TensorScalar>: DataSource, Sendable {
   public let classes: Int
   /// The shape of one example's features.
   public private(set) var featureShape: [Int]
-  /// What every stored feature is multiplied by when a batch is assembled.
+  /// What is subtracted from every stored feature when a batch is assembled: 0, or near the mean where features are ``standardized(mean:deviation:)``.
+  public private(set) var shift: Scalar = 0
+  /// What is then multiplied by.
   public var scale: Double
   /// What is then added.
   public var offset: Double
@@ -182,23 +185,32 @@ public struct Dataset<Scalar: TensorScalar>: DataSource, Sendable {
     }
     let width = featureCount
     let features = Tensor<Scalar>(uninitialized: [rows.count] + featureShape)
-    let (scale, offset) = (scale, offset)
+    let (shift, scale, offset) = (shift, scale, offset)
     let firstRow = firstRow
     Parallel.ranges(rows.count, grain: max(1, Parallel.elementGrain / max(width, 1))) { range in
       switch contents {
       case .bytes(let base, _):
         for index in range {
           let source = base + (firstRow + rows[index]) * width
-          Scalar.kernels.convert_bytes(source, scale, offset, features.address + index * width, width)
+          let target = features.address + index * width
+          if shift == 0 {
+            Scalar.kernels.convert_bytes(source, scale, offset, target, width)
+          } else {
+            Scalar.kernels.convert_bytes(source, 1, -Double(shift), target, width)
+            Scalar.kernels.affine(target, scale, offset, target, width)
+          }
         }
       case .scalars(let tensor):
         for index in range {
           let source = tensor.address + (firstRow + rows[index]) * width
           let target = features.address + index * width
-          if scale == 1, offset == 0 {
-            target.update(from: source, count: width)
-          } else {
+          if shift != 0 {
+            Scalar.kernels.run_normalize(
+              STEPPE_IDENTITY, 0, source, target, width, 1, width, Double(shift), scale, offset, false, false)
+          } else if scale != 1 || offset != 0 {
             Scalar.kernels.affine(source, scale, offset, target, width)
+          } else {
+            target.update(from: source, count: width)
           }
         }
       }
@@ -211,9 +223,11 @@ public struct Dataset<Scalar: TensorScalar>: DataSource, Sendable {
     require(
       rows.lowerBound >= 0 && rows.upperBound <= count,
       "Dataset.subset: rows \(rows) are not among the \(count) examples")
-    return Dataset(
+    var result = Dataset(
       contents, firstRow: firstRow + rows.lowerBound, labels: Array(labels[rows]), classes: classes,
       featureShape: featureShape, scale: scale, offset: offset)
+    result.shift = shift
+    return result
   }
 
   /// The same examples with features of another shape and as many elements, such as `[1, 28, 28]` for a convolution.
@@ -227,11 +241,23 @@ public struct Dataset<Scalar: TensorScalar>: DataSource, Sendable {
   }
 
   /// The same examples with features less `mean`, divided by `deviation`, both in the units of this data set's batches.
+  ///
+  /// However large the mean is against the deviation, it costs no accuracy: a number near it, ``shift``, is subtracted from the features
+  /// as they are stored, which is exact, before they are multiplied.
   public func standardized(mean: Double, deviation: Double) -> Dataset {
     require(deviation > 0, "Dataset.standardized: expected a positive deviation, got \(deviation)")
     var result = self
     result.scale = scale / deviation
-    result.offset = (offset - mean) / deviation
+    // The stored feature that becomes 0.
+    let zero = Double(shift) + (mean - offset) / scale
+    var near = Scalar(zero)
+    if case .bytes = contents {
+      // Bytes take a pass more, which a mean of a few deviations is not worth: it costs no more bits. Whole numbers less a whole number
+      // are exact.
+      near = abs(zero * result.scale) > 8 ? near.rounded() : shift
+    }
+    if near.isFinite { result.shift = near }
+    result.offset = (Double(result.shift - shift) * scale + offset - mean) / deviation
     return result
   }
 }

@@ -43,7 +43,9 @@ public final class Dense<Scalar: TensorScalar>: Layer {
 
   /// A layer with the given weight `[outputs, inputs]` and bias `[outputs]`.
   public init(weight: Tensor<Scalar>, bias: Tensor<Scalar>? = nil) {
-    require(weight.rank == 2, "Dense: expected a weight of shape [outputs, inputs], got \(weight.shape)")
+    require(
+      weight.rank == 2 && weight.count > 0,
+      "Dense: expected a weight of shape [outputs, inputs], both positive, got \(weight.shape)")
     require(
       bias == nil || bias!.shape == [weight.shape[0]],
       "Dense: expected a bias of shape [\(weight.shape[0])] beside a weight \(weight.shape), got \(bias?.shape ?? [])")

@@ -1,11 +1,14 @@
 /// One step of inference: an immutable value.
 public indirect enum InferenceStep<Scalar: TensorScalar>: Sendable {
-  /// `f(x·Wᵀ + b)`, W `[outputs, inputs]`, b `[outputs]`. `matrixOnly` says that W has taken in a normalization over axis 1, which is
-  /// the last axis of `[N, C]` alone.
-  case dense(weight: Tensor<Scalar>, bias: Tensor<Scalar>?, activation: Activation, matrixOnly: Bool = false)
-  /// `f((x − mean)·scale + shift)` for each channel, all `[C]`.
+  /// `f(x·Wᵀ + b)`, W `[outputs, inputs]`, b `[outputs]`. Where W has taken in a normalization over axis 1, which is the last axis of
+  /// `[N, C]` alone, `unfolded` are the steps that an input with more axes takes instead; else there are none.
+  case dense(
+    weight: Tensor<Scalar>, bias: Tensor<Scalar>?, activation: Activation, unfolded: [InferenceStep<Scalar>] = [])
+  /// `f((x − mean)·scale + shift)` for each channel, all `[C]`. Where `isCentred`, no mean is large against its channel's deviation, so
+  /// that `x·scale + (shift − mean·scale)` is as good.
   case normalize(
-    mean: Tensor<Scalar>, scale: Tensor<Scalar>, shift: Tensor<Scalar>, layout: ChannelPlace, activation: Activation)
+    mean: Tensor<Scalar>, scale: Tensor<Scalar>, shift: Tensor<Scalar>, layout: ChannelPlace, activation: Activation,
+    isCentred: Bool = false)
   /// f(x)
   case activation(Activation)
   /// `[N, …]` to `[N, the rest]`.
@@ -20,6 +23,13 @@ public indirect enum InferenceStep<Scalar: TensorScalar>: Sendable {
 ///
 /// Batch norm beside a dense layer has gone into that layer's weights: into the layer before, `W′ = γ·rstd̄·W`,
 /// `b′ = β + (b − μ̄)·γ·rstd̄`, or into the layer after it (SPEC §4). Activations run in the same pass as what they follow.
+///
+/// Folding costs no accuracy. Into the layer before it leaves the sizes of all that is added as they were. Into the layer after, the mean
+/// would go through the product and be taken out behind it, at a rounding of the mean's size: where a mean is large against its
+/// deviation the batch norm therefore stays a step of its own, which subtracts first.
+///
+/// For inputs with more axes than a matrix a fold also keeps the tensors that it was made of, which it shares with the network as long as
+/// that does not train on.
 public struct FoldedModel<Scalar: TensorScalar>: Sendable {
   /// What is left to do, in order.
   public let steps: [InferenceStep<Scalar>]
@@ -33,20 +43,28 @@ public struct FoldedModel<Scalar: TensorScalar>: Sendable {
   private static func run(_ steps: [InferenceStep<Scalar>], _ input: Tensor<Scalar>) -> Tensor<Scalar> {
     steps.reduce(input) { x, step in
       switch step {
-      case .dense(let weight, let bias, let activation, let matrixOnly):
+      case .dense(_, _, _, let unfolded) where x.rank > 2 && !unfolded.isEmpty: return run(unfolded, x)
+      case .dense(let weight, let bias, let activation, _):
         require(
-          x.rank >= 2 && (x.rank == 2 || !matrixOnly) && x.shape.last == weight.shape[1],
-          "FoldedModel: expected an input of shape [N, \(matrixOnly ? "" : "…, ")\(weight.shape[1])], got \(x.shape)")
+          x.rank >= 2 && x.shape.last == weight.shape[1],
+          "FoldedModel: expected an input of shape [N, …, \(weight.shape[1])], got \(x.shape)")
         return denseForward(x, weight: weight, bias: bias, activation: activation)
-      case .normalize(let mean, let scale, let shift, let layout, let activation):
+      case .normalize(let mean, let scale, let shift, let layout, let activation, _):
         let axis = layout == .channelsFirst ? 1 : x.rank - 1
         require(
           x.rank >= 2 && x.shape[axis] == mean.count,
           "FoldedModel: expected \(mean.count) channels on axis \(axis), got an input of shape \(x.shape)")
         return scaledAndShifted(x, mean: mean, scale: scale, shift: shift, layout: layout, activation: activation)
       case .activation(let activation): return activation(x)
-      case .flatten: return flattenedRows(x)
-      case .residual(let branch): return x + run(branch, x)
+      case .flatten:
+        require(x.rank >= 1, "FoldedModel: expected an input with a batch axis, got one of shape \(x.shape)")
+        return flattenedRows(x)
+      case .residual(let branch):
+        let change = run(branch, x)
+        require(
+          change.shape == x.shape,
+          "FoldedModel: expected a branch that keeps the shape \(x.shape), got one that makes it \(change.shape)")
+        return x + change
       case .function(let body): return body(x)
       }
     }
@@ -74,27 +92,48 @@ public struct FoldedModel<Scalar: TensorScalar>: Sendable {
   private static func joined(_ first: InferenceStep<Scalar>, _ second: InferenceStep<Scalar>) -> InferenceStep<Scalar>?
   {
     switch (first, second) {
-    case (.dense(let weight, let bias, .identity, let matrixOnly), .activation(let activation)):
-      .dense(weight: weight, bias: bias, activation: activation, matrixOnly: matrixOnly)
-    case (.normalize(let mean, let scale, let shift, let layout, .identity), .activation(let activation)):
-      .normalize(mean: mean, scale: scale, shift: shift, layout: layout, activation: activation)
+    case (.dense(let weight, let bias, .identity, let unfolded), .activation(let activation)):
+      .dense(
+        weight: weight, bias: bias, activation: activation, unfolded: unfolded.isEmpty ? [] : unfolded + [second])
+    case (.normalize(let mean, let scale, let shift, let layout, .identity, let isCentred), .activation(let activation)):
+      .normalize(
+        mean: mean, scale: scale, shift: shift, layout: layout, activation: activation, isCentred: isCentred)
     case (
-      .dense(let weight, let bias, .identity, let matrixOnly),
-      .normalize(let mean, let scale, let shift, let layout, let activation)
+      .dense(let weight, let bias, .identity, _), .normalize(let mean, let scale, let shift, _, let activation, _)
     ) where mean.count == weight.shape[0]:
-      folded(weight, bias, into: (mean, scale, shift), activation, matrixOnly || layout == .channelsFirst)
+      folded(weight, bias, into: (mean, scale, shift), activation, unfolded: unfolded(first, second))
     case (
-      .normalize(let mean, let scale, let shift, let layout, .identity),
-      .dense(let weight, let bias, let activation, let matrixOnly)
+      .normalize(let mean, let scale, let shift, _, .identity, isCentred: true),
+      .dense(let weight, let bias, let activation, _)
     ) where mean.count == weight.shape[1]:
-      folded((mean, scale, shift), into: weight, bias, activation, matrixOnly || layout == .channelsFirst)
+      folded((mean, scale, shift), into: weight, bias, activation, unfolded: unfolded(first, second))
     default: nil
     }
   }
 
+  /// What an input with more axes than a matrix takes in the place of two neighbours' fold, or none where that serves it too.
+  private static func unfolded(
+    _ first: InferenceStep<Scalar>, _ second: InferenceStep<Scalar>
+  ) -> [InferenceStep<Scalar>] {
+    var servesAll = true
+    let parts = [first, second].flatMap { step -> [InferenceStep<Scalar>] in
+      switch step {
+      case .dense(_, _, _, let unfolded) where !unfolded.isEmpty:
+        servesAll = false
+        return unfolded
+      case .normalize(_, _, _, .channelsFirst, _, _):
+        servesAll = false
+        return [step]
+      default: return [step]
+      }
+    }
+    return servesAll ? [] : parts
+  }
+
   /// The layer before: W′ = scale·W, b′ = shift + (b − mean)·scale, in Double.
   private static func folded(
-    _ weight: Tensor<Scalar>, _ bias: Tensor<Scalar>?, into norm: Affine, _ activation: Activation, _ matrixOnly: Bool
+    _ weight: Tensor<Scalar>, _ bias: Tensor<Scalar>?, into norm: Affine, _ activation: Activation,
+    unfolded: [InferenceStep<Scalar>]
   ) -> InferenceStep<Scalar> {
     let (mean, scale, shift) = (norm.mean.scalars, norm.scale.scalars, norm.shift.scalars)
     let old = bias?.scalars
@@ -103,12 +142,13 @@ public struct FoldedModel<Scalar: TensorScalar>: Sendable {
     }
     return .dense(
       weight: weight * norm.scale.reshaped([mean.count, 1]), bias: Tensor(newBias), activation: activation,
-      matrixOnly: matrixOnly)
+      unfolded: unfolded)
   }
 
   /// The layer after: W′ = W·scale by columns, b′ = b + W·(shift − mean·scale), in Double.
   private static func folded(
-    _ norm: Affine, into weight: Tensor<Scalar>, _ bias: Tensor<Scalar>?, _ activation: Activation, _ matrixOnly: Bool
+    _ norm: Affine, into weight: Tensor<Scalar>, _ bias: Tensor<Scalar>?, _ activation: Activation,
+    unfolded: [InferenceStep<Scalar>]
   ) -> InferenceStep<Scalar> {
     let (mean, scale, shift) = (norm.mean.scalars, norm.scale.scalars, norm.shift.scalars)
     let (outputs, inputs) = (weight.shape[0], weight.shape[1])
@@ -119,8 +159,6 @@ public struct FoldedModel<Scalar: TensorScalar>: Sendable {
       for input in 0..<inputs { sum += Double(w[output * inputs + input]) * offsets[input] }
       return Scalar(sum)
     }
-    return .dense(
-      weight: weight * norm.scale, bias: Tensor(newBias), activation: activation,
-      matrixOnly: matrixOnly)
+    return .dense(weight: weight * norm.scale, bias: Tensor(newBias), activation: activation, unfolded: unfolded)
   }
 }

@@ -8,6 +8,8 @@ package struct Gate: ~Copyable, @unchecked Sendable {
   private let free: Atomic<Int>
   /// One post for each waiting thread that may go in.
   private let wakeUps: UnsafeMutablePointer<sem_t>
+  /// The thread that has shut the gate for good, which alone still goes through; 0 for none.
+  private let keeper = Atomic<pthread_t>(0)
 
   /// A gate for `places` threads.
   package init(places: Int) {
@@ -44,14 +46,37 @@ package struct Gate: ~Copyable, @unchecked Sendable {
     for _ in 0..<places { leave() }
   }
 
+  /// Whether ``shut(until:)`` has been called.
+  package var isShut: Bool { keeper.load(ordering: .acquiring) != 0 }
+
+  /// Keeps everybody out for good but for this thread, and waits until nobody stands inside.
+  ///
+  /// It gives up at `deadline` of ``Clock``, for a thread inside may take long, or be this one: who stands inside then stays there, and
+  /// who waits outside is let in as they leave.
+  package borrowing func shut(until deadline: UInt64) {
+    keeper.store(pthread_self(), ordering: .releasing)
+    var taken = 0
+    while taken < places {
+      let now = free.load(ordering: .relaxed)
+      if now > 0 {
+        if free.compareExchange(expected: now, desired: 0, ordering: .acquiring).exchanged { taken += now }
+      } else {
+        if Clock.nanoseconds() > deadline { return }
+        usleep(50)
+      }
+    }
+  }
+
   /// As new, when no other thread is left that knows the gate.
   package borrowing func reset() {
+    keeper.store(0, ordering: .relaxed)
     free.store(places, ordering: .relaxed)
     sem_init(wakeUps, 0, 0)
   }
 
   @inline(never)
   private borrowing func wait() {
+    if keeper.load(ordering: .acquiring) == pthread_self() { return }
     // A signal handler's return ends the wait early.
     while sem_wait(wakeUps) != 0 {}
   }

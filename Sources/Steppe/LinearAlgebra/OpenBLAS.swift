@@ -10,7 +10,12 @@ import Synchronization
 /// `STEPPE_OPENBLAS_THREADS=keep` in the environment: Steppe then leaves the count alone, and where it is above 1 hands
 /// whole products to OpenBLAS's own threads.
 ///
-/// A fork waits until Steppe's threads have left OpenBLAS, and its child may compute.
+/// A fork waits until Steppe's threads have left OpenBLAS, and its child may compute. Not so a fork during Steppe's very first use in
+/// the process, by another thread than the one that forks: what is set up at that moment stays half made in the child, which hangs when it
+/// computes. A program that forks from one thread and computes in others makes a first small product before it starts them.
+///
+/// At `exit`, or where `main` returns, OpenBLAS gives its memory back. Threads that still compute would be torn down in the middle, so
+/// the exit waits until they have left OpenBLAS, a second at most, and lets none in again; the exiting thread itself may go on computing.
 ///
 /// OpenBLAS's work buffers are finite and it ends the process when they run out, so at most 64 threads of Steppe's
 /// stand inside it at once; others wait.
@@ -56,6 +61,22 @@ public enum OpenBLAS {
   private static let forking = Lock()
   private static let setup = Setup(manages: managesThreads, started: started)
 
+  /// How long an exit waits for threads inside OpenBLAS, which a factorization of a large matrix may keep for minutes.
+  private static let patience: UInt64 = 1_000_000_000
+
+  /// Called by `exit` before OpenBLAS's own end, which was registered earlier.
+  private static func prepareForExit() {
+    let deadline = Clock.nanoseconds() + patience
+    // A fork by another thread has the gate to itself for a moment.
+    while !forking.tryLock() {
+      if Clock.nanoseconds() > deadline { return }
+      usleep(50)
+    }
+    ThreadTeam.isRetired.store(true, ordering: .relaxed)
+    setup.gate.shut(until: deadline)
+    forking.unlock()
+  }
+
   /// What the first call finds out and sets.
   private struct Setup: ~Copyable {
     let isSingleThreaded: Bool
@@ -86,16 +107,18 @@ public enum OpenBLAS {
       pthread_atfork(
         {
           OpenBLAS.forking.lock()
-          OpenBLAS.setup.gate.close()
+          if !OpenBLAS.setup.gate.isShut { OpenBLAS.setup.gate.close() }
         },
         {
-          OpenBLAS.setup.gate.open()
+          if !OpenBLAS.setup.gate.isShut { OpenBLAS.setup.gate.open() }
           OpenBLAS.forking.unlock()
         },
         {
           OpenBLAS.setup.gate.reset()
+          ThreadTeam.isRetired.store(false, ordering: .relaxed)
           OpenBLAS.forking.unlock()
         })
+      atexit { OpenBLAS.prepareForExit() }
     }
 
     @inline(__always)

@@ -230,6 +230,7 @@ struct ChannelNormalization<Scalar: TensorScalar> {
       Scalar.kernels.column_moments(
         x + channels.lowerBound * fold, shape.sampleStride, shape.samples, channels.count * fold, shift.column(0),
         sums.first, sums.second)
+      withExtendedLifetime(shift) {}
       return sums
     }
   }
@@ -246,6 +247,7 @@ struct ChannelNormalization<Scalar: TensorScalar> {
           x + rows.lowerBound * shape.sampleStride, shape.sampleStride, rows.count, shape.sampleStride, shift.column(0),
           own.first, own.second)
       }
+      withExtendedLifetime(shift) {}
       sums.merge()
       return sums
     }
@@ -297,6 +299,7 @@ struct ChannelNormalization<Scalar: TensorScalar> {
     Scalar.kernels.column_normalize(
       activation.kernel, activation.parameter, x + start, shape.sampleStride, y + start, shape.sampleStride, rows.count,
       c.columns, c.column(0), c.column(1), c.column(2), backwards, streams)
+    withExtendedLifetime(c) {}
   }
 
   private func columnGradientSums(
@@ -306,6 +309,7 @@ struct ChannelNormalization<Scalar: TensorScalar> {
     Scalar.kernels.column_gradient_sums(
       x + start, shape.sampleStride, dy + start, shape.sampleStride, rows.count, shift.columns, shift.column(0),
       sums.first, sums.second)
+    withExtendedLifetime((shift, sums)) {}
   }
 
   private func applyGradient(
@@ -315,6 +319,7 @@ struct ChannelNormalization<Scalar: TensorScalar> {
     Scalar.kernels.column_gradient(
       x + start, shape.sampleStride, dy + start, shape.sampleStride, dx + start, shape.sampleStride, rows.count,
       c.columns, c.column(0), c.column(1), c.column(2), c.column(3), true, streams)
+    withExtendedLifetime(c) {}
   }
 
   private func shifts(_ channels: Range<Int>, _ moments: ChannelMoments) -> ColumnCoefficients<Scalar> {

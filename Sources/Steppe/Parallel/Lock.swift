@@ -17,6 +17,7 @@ package final class Lock: @unchecked Sendable {
   }
 
   package func lock() { pthread_mutex_lock(mutex) }
+  package func tryLock() -> Bool { pthread_mutex_trylock(mutex) == 0 }
   package func unlock() { pthread_mutex_unlock(mutex) }
 
   package func withLock<Result, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result {

@@ -23,6 +23,9 @@ final class ThreadTeam: @unchecked Sendable {
   }
   private static let registry = Registry()
 
+  /// Whether the process is ending: the team's threads may then stand still for good, so that every caller runs its parts itself.
+  static let isRetired = Atomic<Bool>(false)
+
   /// The job's number, and below it how many slots it has, so that one load tells a thread both.
   private static let slotBits: UInt64 = 16
   private let announced = Atomic<UInt64>(0)
@@ -58,7 +61,9 @@ final class ThreadTeam: @unchecked Sendable {
 
   func run(parts: Int, slots: Int, _ body: (Int) -> Void) {
     // The team is at work for another host thread, or this is a call within a call.
-    guard busy.compareExchange(expected: false, desired: true, ordering: .acquiringAndReleasing).exchanged else {
+    guard !Self.isRetired.load(ordering: .relaxed),
+      busy.compareExchange(expected: false, desired: true, ordering: .acquiringAndReleasing).exchanged
+    else {
       for part in 0..<parts { body(part) }
       return
     }

@@ -71,6 +71,7 @@ extension Tensor {
       copyStrided(
         shape: target.shape, from: source.storage.pointer + source.offset, strides: source.strides,
         to: target.storage.pointer + target.offset, strides: target.strides)
+      withExtendedLifetime((source, target)) {}
     }
   }
 
@@ -122,6 +123,7 @@ extension Tensor {
         (to + row * inner).update(from: from + sourceRow * inner, count: inner)
       }
     }
+    withExtendedLifetime(source) {}
     return result
   }
 

@@ -20,11 +20,9 @@ extension Tensor {
   }
   /// The mean square distance from the mean: over `count`, or `count − 1` where `unbiased`.
   public func variance(unbiased: Bool = false) -> Scalar {
-    let mean = reduced(STEPPE_SUM) / Double(count)
-    // The mean's own rounding is taken out again: Σ(x − μ′)² = Σ(x − μ)² + n(μ − μ′)².
-    let near = Scalar(mean)
-    let centred = self - near
-    let rest = mean - Double(near)
+    let centred = self - mean()
+    // The mean's own rounding is taken out again: Σ(x − μ′)² = Σ(x − μ)² + n(μ − μ′)², where μ − μ′ is the mean of what is left.
+    let rest = centred.reduced(STEPPE_SUM) / Double(count)
     let total = centred.reduced(STEPPE_SUM_OF_SQUARES) - Double(count) * rest * rest
     return Scalar(Swift.max(total, 0) / Double(unbiased ? count - 1 : count))
   }
@@ -61,19 +59,24 @@ extension Tensor {
   public func mean(axis: Int, keepingAxes: Bool = false) -> Tensor { mean(axes: [axis], keepingAxes: keepingAxes) }
   /// Products along `axis`.
   public func product(axis: Int, keepingAxes: Bool = false) -> Tensor { reduced(STEPPE_PRODUCT, [axis], keepingAxes) }
-  /// The least along `axis`.
+  /// The least along `axis`, which must have elements; NaN where any is NaN.
   public func min(axis: Int, keepingAxes: Bool = false) -> Tensor {
-    reduced(STEPPE_REDUCE_MINIMUM, [axis], keepingAxes)
+    require(shape[checkedAxis(axis, "min")] > 0, "Tensor.min: axis \(axis) of shape \(shape) has no elements")
+    return reduced(STEPPE_REDUCE_MINIMUM, [axis], keepingAxes)
   }
-  /// The greatest along `axis`.
+  /// The greatest along `axis`, which must have elements; NaN where any is NaN.
   public func max(axis: Int, keepingAxes: Bool = false) -> Tensor {
-    reduced(STEPPE_REDUCE_MAXIMUM, [axis], keepingAxes)
+    require(shape[checkedAxis(axis, "max")] > 0, "Tensor.max: axis \(axis) of shape \(shape) has no elements")
+    return reduced(STEPPE_REDUCE_MAXIMUM, [axis], keepingAxes)
   }
   /// The mean square distance from the mean along `axes`: over their size n, or n − 1 where `unbiased`.
   public func variance(axes: [Int], unbiased: Bool = false, keepingAxes: Bool = false) -> Tensor {
     let size = axes.reduce(1) { $0 * shape[checkedAxis($1, "variance")] }
     let centred = self - mean(axes: axes, keepingAxes: true)
-    return centred.reduced(STEPPE_SUM_OF_SQUARES, axes, keepingAxes) / Scalar(unbiased ? size - 1 : size)
+    // As above, the rounding of the mean is taken out again.
+    let rest = centred.mean(axes: axes, keepingAxes: keepingAxes)
+    let total = centred.reduced(STEPPE_SUM_OF_SQUARES, axes, keepingAxes) - rest.squared() * Scalar(size)
+    return total.maximum(Tensor(0)) / Scalar(unbiased ? size - 1 : size)
   }
   /// The variance along `axis`.
   public func variance(axis: Int, unbiased: Bool = false, keepingAxes: Bool = false) -> Tensor {

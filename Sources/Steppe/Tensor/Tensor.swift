@@ -158,7 +158,8 @@ extension Tensor {
   }
 }
 
-/// The elements in `shape`, which must have no negative size and an `Int`'s worth of elements.
+/// The elements in `shape`, which must have no negative size and no more elements than an address space could hold: whoever counts
+/// their bytes, and rounds them up, does not overflow.
 package func checkedCount(_ shape: [Int]) -> Int {
   var count = 1
   for size in shape {
@@ -167,6 +168,7 @@ package func checkedCount(_ shape: [Int]) -> Int {
     require(!overflow, "Tensor: shape \(shape) has more elements than memory")
     count = product
   }
+  require(count <= 1 << 57, "Tensor: shape \(shape) has more elements than memory")
   return count
 }
 

@@ -3,8 +3,7 @@ import Glibc
 /// The folder in which one run keeps its checkpoints, `checkpoint-<step>.safetensors`, held against other runs as long as the object.
 package final class CheckpointFolder {
   let path: String
-  /// Holds the lock, which ends with the process however that ends.
-  private let descriptor: Int32
+  private let lock: FolderLock
 
   /// Makes the folder where it is missing, and removes the temporary files that a killed run left.
   ///
@@ -13,11 +12,7 @@ package final class CheckpointFolder {
   init(_ path: String, continuing checkpoint: String?) throws {
     self.path = path
     try Self.make(path)
-    descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-    guard descriptor >= 0 else { throw Self.failure(path, .cannotWrite, FileError.reason(errno)) }
-    guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
-      throw TrainingError.folderInUse(folder: path, reason: "another training is writing to this folder")
-    }
+    lock = try FolderLock(path)
     let isOwn = checkpoint.map { Self.isSame(Self.parent(of: $0), path) } ?? false
     if !isOwn, let found = try Self.steps(in: path).max() {
       throw TrainingError.folderInUse(
@@ -25,20 +20,29 @@ package final class CheckpointFolder {
         reason: "expected a folder without another run's checkpoints, found checkpoint-\(found).safetensors; "
           + "resume that run or choose another folder")
     }
-    for name in try Self.names(in: path) where name.hasPrefix(".steppe-") && name.hasSuffix(".tmp") {
-      unlink("\(path)/\(name)")
+    for name in try Self.temporaryFiles(in: path) { unlink(name) }
+  }
+
+  /// Removes what a run has left in a folder, its checkpoints, best model and temporary files; other files stay.
+  ///
+  /// - Throws: ``FileError``; ``TrainingError/folderInUse(folder:reason:)`` where the run is still going on.
+  package static func clear(_ path: String) throws {
+    guard isFolder(path) else { return }
+    let lock = try FolderLock(path)
+    defer { withExtendedLifetime(lock) {} }
+    let files = try steps(in: path).map { checkpoint($0, in: path) } + temporaryFiles(in: path) + [bestModel(in: path)]
+    for file in files where unlink(file) != 0 && errno != ENOENT {
+      throw FileError(path: file, kind: .cannotWrite, expected: "to be removed", found: FileError.reason(errno))
     }
   }
 
-  deinit {
-    guard descriptor >= 0 else { return }
-    // A process that is being spawned holds the descriptor for a moment, and with it a lock that is not given back expressly.
-    flock(descriptor, LOCK_UN)
-    close(descriptor)
+  /// What a killed run left of files that it was writing.
+  private static func temporaryFiles(in path: String) throws(FileError) -> [String] {
+    try names(in: path).filter { $0.hasPrefix(".steppe-") && $0.hasSuffix(".tmp") }.map { "\(path)/\($0)" }
   }
 
   /// The model after the best epoch.
-  var bestModel: String { "\(path)/best.safetensors" }
+  static func bestModel(in path: String) -> String { "\(path)/best.safetensors" }
 
   /// The checkpoint of `step`.
   static func checkpoint(_ step: Int, in path: String) -> String { "\(path)/checkpoint-\(step).safetensors" }
@@ -59,7 +63,8 @@ package final class CheckpointFolder {
         return nil
       }
       let digits = name.dropFirst(start.count).dropLast(end.count)
-      return digits.allSatisfy { $0.isASCII && $0.isNumber } ? Int(digits) : nil
+      // As this step's checkpoint is written: not `007`, which is somebody else's.
+      return Int(digits).flatMap { $0 >= 0 && "\($0)" == digits ? $0 : nil }
     }
   }
 
@@ -88,7 +93,7 @@ package final class CheckpointFolder {
   }
 
   /// The folder that holds `path`, by its name alone.
-  private static func parent(of path: String) -> String {
+  static func parent(of path: String) -> String {
     var parts = path.split(separator: "/", omittingEmptySubsequences: false)
     while parts.count > 1, parts.last!.isEmpty { parts.removeLast() }
     let parent = parts.dropLast().joined(separator: "/")

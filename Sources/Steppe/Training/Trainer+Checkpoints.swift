@@ -2,6 +2,8 @@ import Glibc
 
 private let recordName = trainingPrefix + "training"
 private let generatorsName = trainingPrefix + "generators"
+/// The key of the epoch in the metadata of the best epoch's model.
+private let bestEpochKey = "steppe.epoch"
 /// What begins the names of settings that the data decide.
 private let dataPrefix = "data's "
 private let optimizerPrefix = trainingPrefix + "optimizer/"
@@ -51,6 +53,7 @@ extension Trainer {
     state = record.state
     settings = record.settings
     lastCheckpoint = path
+    bestModel = state.best.flatMap { Self.bestModel(besides: path, epoch: $0.epoch) }
     return Resumption(
       checkpoint: path, step: state.step, epoch: state.position.epoch + 1, threadCount: record.threadCount,
       skipped: skipped)
@@ -103,6 +106,21 @@ extension Trainer {
     try writer.write(to: path)
     lastCheckpoint = path
     try folder.removeOld(upTo: state.step, keeping: configuration.keptCheckpoints)
+  }
+
+  /// Saves the model after `epoch`, the best so far, and returns its path; nil without a folder.
+  func saveBest(_ epoch: Int, in folder: CheckpointFolder?) throws(FileError) -> String? {
+    guard let folder else { return nil }
+    let path = CheckpointFolder.bestModel(in: folder.path)
+    try model.save(to: path, metadata: [bestEpochKey: "\(epoch)"])
+    return path
+  }
+
+  /// The best epoch's model in the folder of a checkpoint. It may be missing there, where only the checkpoint was copied, or be that of a
+  /// later epoch, where the checkpoint is not the last one.
+  private static func bestModel(besides checkpoint: String, epoch: Int) -> String? {
+    let path = CheckpointFolder.bestModel(in: CheckpointFolder.parent(of: checkpoint))
+    return (try? SafetensorsFile(path))?.metadata[bestEpochKey] == "\(epoch)" ? path : nil
   }
 
   // MARK: Settings

@@ -1,3 +1,5 @@
+import Glibc
+
 /// The training loop for classifiers: shuffled batches, progress, validation, early stopping, checkpoints, and resumption.
 ///
 /// ```swift
@@ -56,6 +58,8 @@ public final class Trainer<Scalar: TensorScalar> {
   var settings: [String: String]?
   /// The last checkpoint written or read.
   var lastCheckpoint: String?
+  /// Where the model of `state.best` was saved; nil where it was not.
+  var bestModel: String?
 
   /// A trainer that stands at the beginning.
   ///
@@ -133,7 +137,7 @@ public final class Trainer<Scalar: TensorScalar> {
     return TrainingReport(
       outcome: outcome, history: state.history, step: state.step, seconds: pace.seconds,
       checkpoint: folder == nil ? nil : lastCheckpoint, bestEpoch: state.best?.epoch,
-      bestModel: state.best == nil ? nil : folder?.bestModel)
+      bestModel: bestModel.flatMap { access($0, F_OK) == 0 ? $0 : nil })
   }
 
   /// Whether the monitored metric has not improved for as long as it may.
@@ -254,7 +258,7 @@ public final class Trainer<Scalar: TensorScalar> {
   /// The rate of the last step.
   private var lastRate: Double { schedule?.rate(at: max(state.step - 1, 0)) ?? optimizer.learningRate }
 
-  /// Validates and closes the epoch's record.
+  /// Validates and closes the epoch's record. After an error, as of a full disk, all stands as it did before.
   private func finishEpoch(
     _ validation: (any DataSource<Scalar>)?, in folder: CheckpointFolder?, seconds: @autoclosure () -> Double
   ) throws -> EpochRecord {
@@ -268,19 +272,19 @@ public final class Trainer<Scalar: TensorScalar> {
       epoch: epoch, step: state.step, trainingLoss: state.epoch.meanLoss, trainingAccuracy: state.epoch.accuracy,
       validationLoss: result?.loss, validationAccuracy: result?.accuracy, learningRate: lastRate,
       seconds: state.epoch.seconds + seconds())
-    state.history.append(record)
-    state.epoch = TrainingState.Epoch()
     if let result {
       // The lower the better, whichever is monitored.
       let metric = configuration.monitoredMetric == .validationLoss ? result.loss : -result.accuracy
       if state.best.map({ metric < $0.metric - configuration.minimumImprovement }) ?? true {
+        bestModel = try saveBest(epoch, in: folder)
         state.best = TrainingState.Best(epoch: epoch, metric: metric)
         state.epochsWithoutImprovement = 0
-        if let folder { try model.save(to: folder.bestModel) }
       } else {
         state.epochsWithoutImprovement += 1
       }
     }
+    state.history.append(record)
+    state.epoch = TrainingState.Epoch()
     return record
   }
 

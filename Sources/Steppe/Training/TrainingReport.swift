@@ -92,7 +92,8 @@ public struct TrainingReport: Sendable, Equatable {
   public let checkpoint: String?
   /// The epoch, from 1, with the best value of the monitored metric; nil without validation.
   public let bestEpoch: Int?
-  /// The model as it was after that epoch; nil without validation or without a checkpoint folder.
+  /// The model as it was after that epoch, in the folder where the epoch's checkpoints were kept; nil without validation or without a
+  /// checkpoint folder then, and where the file is gone.
   public let bestModel: String?
 }
 

@@ -1,4 +1,5 @@
 import Foundation
+import Reference
 import Testing
 
 import Steppe
@@ -20,6 +21,33 @@ extension DataTests {
       let subset = data.subset(1..<3)
       #expect(subset.labels == [2, 1] && subset.features.scalars == [2, 3, 4, 5] && subset.classes == 3)
       #expect(subset.subset(1..<2).withFeatureShape([1, 2]).batch(rows: [0]).features.shape == [1, 1, 2])
+    }
+
+    @Test(arguments: [0, 1e4, 1e6, -1e6]) func standardizesAnyMeanExactly(_ mean: Double) throws {
+      var generator = TestGenerator("\(#function) \(mean)")
+      let x: [Float] = generator.normals(200 * 37, mean: mean, deviation: 1.1)
+      let data = try Dataset(features: Tensor(shape: [200, 37], scalars: x), labels: Array(repeating: 0, count: 200))
+      func check(_ found: Dataset<Float>, _ expected: [Double]) {
+        let worst = zip(found.features.scalars, expected).map { abs(Double($0) - $1) / max(1, abs($1)) }.max()!
+        #expect(worst < 4 * Double(Float.ulpOfOne))
+      }
+      let once = data.standardized(mean: mean + 0.3, deviation: 1.1)
+      let z = x.map { (Double($0) - mean - 0.3) / 1.1 }
+      check(once, z)
+      check(once.subset(10..<200), Array(z[370...]))
+      check(once.standardized(mean: 0.2, deviation: 0.5), z.map { ($0 - 0.2) / 0.5 })
+    }
+
+    @Test func standardizesBytesExactly() throws {
+      let bytes = (0..<4000).map { 200 + $0 * 7 % 3 }
+      try IDX.write(bytes, shape: [40, 100], to: folder("x.idx"))
+      try IDX.write(Array(repeating: 0, count: 40), shape: [40], to: folder("y.idx"))
+      let data = try Dataset<Float>(features: folder("x.idx"), labels: folder("y.idx"))
+      let z = data.standardized(mean: 201.25 / 255, deviation: 0.01 / 255).features.scalars
+      for (found, byte) in zip(z, bytes) {
+        let expected = (Double(byte) - 201.25) * 100
+        #expect(abs(Double(found) - expected) < 4e-7 * abs(expected))
+      }
     }
 
     @Test func readsPairsOfFiles() throws {

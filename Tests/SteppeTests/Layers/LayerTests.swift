@@ -137,6 +137,10 @@ import Testing
     }
     let message = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
     #expect(message.contains("Dense '0'") && message.contains("[N, …, 4]") && message.contains("[2, 5]"))
+    let empty = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+      _ = Dense<Float>(weight: .zeros(shape: [3, 0]))
+    }
+    #expect(errorText(empty).contains("[3, 0]"))
     let gradient = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
       Sequential<Float> { Dense(4, 3) }.forward(.ones(shape: [2, 4])).pullback(.ones(shape: [2, 4]))
     }

@@ -1,4 +1,5 @@
 import COpenBLAS
+import Foundation
 import Glibc
 import Reference
 import Steppe
@@ -83,6 +84,72 @@ extension LinearAlgebraTests {
       #expect(errorText(result).contains("OpenBLAS.managesThreads"))
     }
 
+    @Test func aShutGateLetsItsKeeperThroughAlone() {
+      final class State: Sendable {
+        let gate = Gate(places: 2)
+        let inside = Atomic<Int>(0)
+      }
+      let state = State()
+      state.gate.enter()
+      let start = Clock.nanoseconds()
+      state.gate.shut(until: start + 20_000_000)
+      #expect(Clock.nanoseconds() - start >= 20_000_000, "this thread itself stands inside")
+      state.gate.leave()
+      state.gate.reset()
+      state.gate.shut(until: .max)
+      let thread = Thread {
+        state.gate.enter()
+        state.inside.add(1, ordering: .relaxed)
+      }
+      thread.start()
+      for _ in 0..<5 {
+        state.gate.enter()
+        usleep(2000)
+      }
+      #expect(state.gate.isShut && state.inside.load(ordering: .relaxed) == 0)
+      state.gate.leave()
+    }
+
+    /// OpenBLAS gives its memory back when the process ends, also from under threads that compute.
+    @Test(arguments: 0..<8) func exitWaitsForThreadsInside(_ round: Int) async {
+      await #expect(processExitsWith: .success) {
+        computeOnThreads()
+        usleep(20_000)
+        exit(0)
+      }
+    }
+
+    /// Nothing that goes on during the exit makes it hang: later handlers that compute, and the part of a job that calls it.
+    @Test func exitEnds() async {
+      await #expect(processExitsWith: .success) {
+        Parallel.threadCount = 3
+        // Registered before Steppe's own handler, and so called after it.
+        atexit {
+          let x = Tensor<Float>.ones(shape: [300, 300])
+          if x.matmul(x)[7, 7] != 300 { _exit(1) }
+        }
+        computeOnThreads()
+        usleep(20_000)
+        exit(0)
+      }
+      await #expect(processExitsWith: .success) {
+        Parallel.threadCount = 3
+        computeOnThreads()
+        // Whichever part comes first exits amid the others.
+        let isOver = Atomic<Bool>(false)
+        Parallel.run(parts: 3) { part in
+          let x = Tensor<Float>.ones(shape: [300, 300])
+          for round in 0... {
+            _ = x.matmul(x)
+            if round == 20, !isOver.exchange(true, ordering: .relaxed) { exit(0) }
+          }
+        }
+      }
+      await #expect(processExitsWith: .success) {
+        OpenBLAS.call { () -> Void in exit(0) }
+      }
+    }
+
     @Test func aForkedChildComputes() async {
       await #expect(processExitsWith: .success) {
         let a = Tensor<Float>.ones(shape: [128, 200])
@@ -91,15 +158,7 @@ extension LinearAlgebraTests {
         let warm = Tensor<Double>.ones(shape: [60, 60])
         _ = (warm.matmul(warm), a.matmul(a, transposeRight: true).scalars)
         // Threads of the parent's stand inside OpenBLAS, or wait for it, while it forks; the child has none of them.
-        var threads = [pthread_t](repeating: pthread_t(), count: 4)
-        for index in threads.indices {
-          pthread_create(
-            &threads[index], nil,
-            { _ in
-              let x = Tensor<Double>.ones(shape: [60, 60])
-              while true { _ = x.matmul(x) }
-            }, nil)
-        }
+        computeOnThreads()
         // Swift hides `fork`, which is what a C library in the same process may call.
         typealias Fork = @convention(c) () -> pid_t
         let fork = unsafeBitCast(dlsym(nil, "fork"), to: Fork.self)
@@ -113,9 +172,21 @@ extension LinearAlgebraTests {
           waitpid(child, &status, 0)
           if status != 0 || openblas_get_num_threads() != 1 { _exit(1) }
         }
-        // Not `exit`: the threads still compute, and it would take OpenBLAS's memory from under them.
-        _exit(0)
+        exit(0)
       }
     }
+  }
+}
+
+/// Starts four threads that compute as long as the process lives.
+private func computeOnThreads() {
+  for _ in 0..<4 {
+    var thread = pthread_t()
+    pthread_create(
+      &thread, nil,
+      { _ in
+        let x = Tensor<Double>.ones(shape: [60, 60])
+        while true { _ = x.matmul(x) }
+      }, nil)
   }
 }

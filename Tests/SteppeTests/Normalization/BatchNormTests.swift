@@ -92,7 +92,7 @@ import Testing
     let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
       _ = Sequential<Float> { BatchNorm(3) }.forward(.ones(shape: [1, 3]))
     }
-    let message = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+    let message = errorText(result)
     #expect(message.contains("BatchNorm '0'") && message.contains("[1, 3]"))
   }
 
@@ -100,7 +100,7 @@ import Testing
     let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
       _ = BatchNorm<Float>(3)(.ones(shape: [2, 4, 5]))
     }
-    let message = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+    let message = errorText(result)
     #expect(message.contains("[N, 3, …spatial]") && message.contains("[2, 4, 5]"))
   }
 
@@ -151,13 +151,152 @@ import Testing
     let folded = model.folded()
     let x = Tensor<Double>.randomNormal(shape: [9, 6], mean: 3, standardDeviation: 2, using: &generator)
     #expect((folded(x) - model(x)).absolute().max() < 1e-12)
-    func holdsNormalization(_ steps: [InferenceStep<Double>]) -> Bool {
-      steps.contains {
-        if case .normalize = $0 { return true }
-        if case .residual(let branch) = $0 { return holdsNormalization(branch) }
-        return false
-      }
-    }
     #expect(!holdsNormalization(folded.steps) && folded.steps.count == 4)
   }
+
+  private func holdsNormalization<Scalar>(_ steps: [InferenceStep<Scalar>]) -> Bool {
+    steps.contains {
+      if case .normalize = $0 { return true }
+      if case .residual(let branch) = $0 { return holdsNormalization(branch) }
+      return false
+    }
+  }
+
+  /// Where a mean lies many deviations off zero, a product that it goes through rounds away what the batch norm is after.
+  @Test(arguments: [0, 3, 7, 1e3, 1e6])
+  func foldingIntoTheLayerAfterCostsNoAccuracy(_ mean: Double) {
+    var generator = TestGenerator("\(#function) \(mean)")
+    let (rows, inputs, outputs) = (40, 64, 8)
+    let norm = BatchNorm<Float>(inputs)
+    norm.gamma.value = Tensor(generator.normals(inputs, mean: 1, deviation: 0.2))
+    norm.beta.value = Tensor(generator.normals(inputs))
+    norm.runningMean = Tensor(generator.normals(inputs, mean: mean, deviation: 0.1))
+    norm.runningVariance = Tensor((0..<inputs).map { _ in Float(generator.uniform(0.9...1.1)) })
+    let dense = Dense<Float>(inputs, outputs, seed: 3)
+    let x: [Float] = generator.normals(rows * inputs, mean: mean)
+    let model = Sequential<Float>([norm, dense])
+    let folded = model.folded()
+    #expect(holdsNormalization(folded.steps) == (mean > 8))
+
+    let y = folded(Tensor(shape: [rows, inputs], scalars: x)).scalars
+    let (gamma, beta, w) = (norm.gamma.value.scalars, norm.beta.value.scalars, dense.weight.value.scalars)
+    let (running, variance) = (norm.runningMean.scalars, norm.runningVariance.scalars)
+    for row in 0..<rows {
+      let z: [Double] = (0..<inputs).map { i in
+        let deviation = (Double(variance[i]) + 1e-5).squareRoot()
+        let normal = (Double(x[row * inputs + i]) - Double(running[i])) / deviation
+        return normal * Double(gamma[i]) + Double(beta[i])
+      }
+      for output in 0..<outputs {
+        let terms = (0..<inputs).map { z[$0] * Double(w[output * inputs + $0]) }
+        let error = abs(Double(y[row * outputs + output]) - terms.reduce(0, +))
+        #expect(error <= 4e-6 * terms.reduce(0) { $0 + abs($1) }, "mean \(mean), row \(row), output \(output)")
+      }
+    }
+  }
+
+  /// The product has the large mean in it already, folded or not; where the bias brings it, folding takes it out exactly.
+  @Test(arguments: [true, false])
+  func foldingIntoTheLayerBeforeCostsNoAccuracy(_ meanInBias: Bool) {
+    var generator = TestGenerator("\(#function) \(meanInBias)")
+    let (rows, inputs, outputs, mean) = (200, 64, 8, 1e6)
+    let w: [Float] = generator.normals(outputs * inputs, deviation: 0.125)
+    let b: [Float] = generator.normals(outputs, mean: meanInBias ? mean : 0)
+    let x: [Float] = generator.normals(rows * inputs, mean: meanInBias ? 0 : mean)
+    let norm = BatchNorm<Float>(outputs)
+    norm.gamma.value = Tensor(generator.normals(outputs, mean: 1, deviation: 0.2))
+    norm.runningMean = Tensor(
+      (0..<outputs).map { output in
+        let sum = w[output * inputs..<(output + 1) * inputs].reduce(0) { $0 + Double($1) }
+        return Float(Double(b[output]) + (meanInBias ? 0 : mean * sum))
+      })
+    let model = Sequential<Float>([Dense(weight: Tensor(shape: [outputs, inputs], scalars: w), bias: Tensor(b)), norm])
+    let folded = model.folded()
+    #expect(!holdsNormalization(folded.steps))
+
+    let input = Tensor(shape: [rows, inputs], scalars: x)
+    let (plain, after) = (model(input).scalars, folded(input).scalars)
+    let (gamma, running) = (norm.gamma.value.scalars, norm.runningMean.scalars)
+    var (plainErrors, foldedErrors) = (0.0, 0.0)
+    for row in 0..<rows {
+      for output in 0..<outputs {
+        var sum = Double(b[output]) - Double(running[output])
+        for i in 0..<inputs { sum += Double(x[row * inputs + i]) * Double(w[output * inputs + i]) }
+        let expected = sum * Double(gamma[output]) / (1 + 1e-5).squareRoot()
+        plainErrors += (Double(plain[row * outputs + output]) - expected).squared
+        foldedErrors += (Double(after[row * outputs + output]) - expected).squared
+      }
+    }
+    let count = Double(rows * outputs)
+    let (unfolded, found) = ((plainErrors / count).squareRoot(), (foldedErrors / count).squareRoot())
+    #expect(found <= (meanInBias ? 1e-6 : 1.5 * unfolded), "root mean square \(found), unfolded \(unfolded)")
+  }
+
+  /// A batch norm over axis 1 beside a dense layer over the last: one axis in a matrix, two in anything larger.
+  @Test func inputsWithMoreAxesGiveWhatTheModelGives() async {
+    var generator = RandomGenerator(seed: 4)
+    let x = Tensor<Double>.randomNormal(shape: [5, 4, 4], using: &generator)
+    let model = Sequential<Double>(seed: 6) {
+      BatchNorm(4)
+      Dense(4, 4)
+      BatchNorm(4)
+      Tanh()
+      Dense(4, 3)
+    }
+    for _ in 0..<20 {
+      _ = model.forward(.randomNormal(shape: [32, 4], mean: 3, standardDeviation: 2, using: &generator))
+    }
+    let folded = model.folded()
+    #expect(folded.steps.count == 2)
+    #expect((folded(x) - model(x)).absolute().max() < 1e-14)
+    #expect((folded(x[0]) - model(x[0])).absolute().max() < 1e-13)
+    let last = Sequential<Double>(seed: 6) {
+      Dense(4, 4)
+      BatchNorm(4, layout: .channelsLast)
+    }
+    #expect((last.folded()(x) - last(x)).absolute().max() < 1e-14)
+    // Neither takes axis 1 with another size than the channels'.
+    let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+      let model = Sequential<Float> {
+        Dense(4, 4)
+        BatchNorm(4)
+      }
+      _ = model.folded()(.ones(shape: [5, 3, 4]))
+    }
+    let message = errorText(result)
+    #expect(message.contains("expected 4 channels on axis 1") && message.contains("[5, 3, 4]"))
+  }
+
+  @Test func aFoldedBranchMustKeepTheShapeToo() async {
+    let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+      _ = Residual<Float> { Dense(4, 1) }.folded()(.ones(shape: [2, 4]))
+    }
+    let message = errorText(result)
+    #expect(message.contains("[2, 4]") && message.contains("[2, 1]"))
+  }
+
+  @Test func withoutTrackingABatchIsNeededFoldedAndFrozen() async {
+    let channels = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+      _ = BatchNorm<Float>(3, tracksRunningStatistics: false).folded()(.ones(shape: [2, 4, 5]))
+    }
+    #expect(errorText(channels).contains("expected 3 channels on axis 1") && errorText(channels).contains("[2, 4, 5]"))
+    let one = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+      _ = BatchNorm<Float>(3, tracksRunningStatistics: false).folded()(.ones(shape: [1, 3]))
+    }
+    #expect(errorText(one).contains("two values each") && errorText(one).contains("[1, 3]"))
+    let frozen = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+      let layer = BatchNorm<Float>(3, tracksRunningStatistics: false)
+      layer.isFrozen = true
+      _ = layer.forward(.ones(shape: [1, 3]))
+    }
+    #expect(errorText(frozen).contains("more than one value per channel") && errorText(frozen).contains("[1, 3]"))
+    let layer = BatchNorm<Double>(2, tracksRunningStatistics: false)
+    layer.isFrozen = true
+    let output = layer.forward(x).output
+    #expect(output == layer(x) && output.mean(axis: 0).absolute().max() < 1e-15)
+  }
+}
+
+extension Double {
+  fileprivate var squared: Double { self * self }
 }

@@ -270,6 +270,46 @@ func element<Scalar>(_ tensor: Tensor<Scalar>, _ index: [Int]) -> Scalar {
       _ = Tensor<Float>.ones(shape: [2, 3])[2, 0] as Float
     }
     #expect(message(index).contains("[2, 0]") && message(index).contains("[2, 3]"))
+    let least = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+      _ = Tensor<Float>.ones(shape: [2, 0, 3]).min(axis: 1)
+    }
+    #expect(message(least).contains("axis 1 of shape [2, 0, 3] has no elements"))
+    let greatest = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+      _ = Tensor<Float>.ones(shape: [2, 0]).max(axis: -1, keepingAxes: true)
+    }
+    #expect(message(greatest).contains("axis -1 of shape [2, 0] has no elements"))
+    #expect(Tensor<Float>.ones(shape: [0, 2]).max(axis: 1).shape == [0], "no axis's elements are missed")
+    let large = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+      _ = Tensor<Double>(repeating: 0, shape: [1 << 30, 1 << 31])
+    }
+    #expect(message(large).contains("[1073741824, 2147483648] has more elements than memory"))
+  }
+
+  /// Along axes as over all elements: at a mean of 10⁶ deviations the mean's own rounding would weigh a thousandth.
+  @Test(arguments: [0, 1e4, 1e6, -1e6]) func variancesOfAnyMean(_ mean: Double) {
+    var generator = TestGenerator("\(#function) \(mean)")
+    let (outer, size, inner) = (5, 301, 6)
+    let x: [Float] = generator.normals(outer * size * inner, mean: mean)
+    let tensor = Tensor(shape: [outer, size, inner], scalars: x)
+    func variance(_ values: [Float]) -> Double {
+      let distances = values.map { Double($0) - mean }
+      let center = distances.reduce(0, +) / Double(values.count)
+      return distances.reduce(0) { $0 + ($1 - center) * ($1 - center) } / Double(values.count)
+    }
+    let (middle, sides) = (tensor.variance(axis: 1), tensor.variance(axes: [0, 2], unbiased: true))
+    for row in 0..<outer {
+      for column in 0..<inner {
+        let values = (0..<size).map { x[(row * size + $0) * inner + column] }
+        #expect(abs(Double(middle[row, column]) / variance(values) - 1) < 1e-6)
+        #expect(abs(middle[row, column] / tensor[row, 0..., column].variance() - 1) < 1e-6)
+      }
+    }
+    for place in 0..<size {
+      let values = (0..<outer * inner).map { x[($0 / inner * size + place) * inner + $0 % inner] }
+      #expect(abs(Double(sides[place]) / (variance(values) * 30 / 29) - 1) < 1e-6)
+    }
+    let constant = Tensor<Float>(repeating: Float(mean) + 0.1, shape: [1000, 3])
+    #expect(constant.variance(axis: 0) == .zeros(shape: [3]))
   }
 }
 

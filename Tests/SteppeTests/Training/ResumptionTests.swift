@@ -120,6 +120,58 @@ extension TrainingTests {
       #expect(other.state.map { $0.get() } == trainer.model.state.map { $0.get() })
     }
 
+    /// The epoch is not closed before its model is saved, so that the same trainer can go on once there is room again.
+    @Test func aBestModelThatCannotBeWrittenLeavesTheRunWhereItWas() throws {
+      let expected = try RunKind.sgd.uninterrupted(folder)
+      let trainer = RunKind.sgd.trainer(folder("run"))
+      func fit() throws -> TrainingReport {
+        try Parallel.withThreadCount(2) {
+          try trainer.fit(training: RunKind.sgd.training, validation: RunKind.sgd.validation)
+        }
+      }
+      let obstacle = folder("run") + "/best.safetensors"
+      try FileManager.default.createDirectory(atPath: obstacle, withIntermediateDirectories: true)
+      #expect(throws: FileError.self) { try fit() }
+      #expect(throws: FileError.self) { try fit() }
+      #expect(trainer.step == 8 && trainer.history.isEmpty)
+      try FileManager.default.removeItem(atPath: obstacle)
+      #expect(try fit().bestModel == obstacle)
+      #expect(trainer.history.map(\.withoutTime) == expected.history)
+      #expect(try savedBytes(trainer.model, folder) == expected.model)
+    }
+
+    @Test func theBestModelIsNamedWhereItIs() throws {
+      func trainer(_ name: String, epochs: Int) -> Trainer<Float> {
+        let trainer = RunKind.sgd.trainer(folder(name))
+        trainer.configuration.epochs = epochs
+        // The first epoch stays the best.
+        trainer.configuration.minimumImprovement = 1e6
+        return trainer
+      }
+      func fit(_ trainer: Trainer<Float>) throws -> TrainingReport {
+        try trainer.fit(training: RunKind.sgd.training, validation: RunKind.sgd.validation)
+      }
+      let first = trainer("first", epochs: 2)
+      let firstReport = try fit(first)
+      #expect(firstReport.bestEpoch == 1 && firstReport.bestModel == folder("first") + "/best.safetensors")
+
+      let second = trainer("second", epochs: 3)
+      try second.resume(from: folder("first"))
+      let report = try fit(second)
+      #expect(report.bestEpoch == 1 && report.bestModel == firstReport.bestModel)
+      #expect(FileManager.default.fileExists(atPath: report.checkpoint!))
+
+      // From here on only the folder of the second run is known, where the file is missing, of the right epoch, or of a later one.
+      let best = folder("second") + "/best.safetensors"
+      for (epoch, named) in [(nil, nil), (1, best), (2, nil)] as [(Int?, String?)] {
+        if let epoch { try first.model.save(to: best, metadata: ["steppe.epoch": "\(epoch)"]) }
+        let third = trainer("third-\(epoch ?? 0)", epochs: 4)
+        try third.resume(from: folder("second"))
+        let report = try fit(third)
+        #expect(report.bestEpoch == 1 && report.bestModel == named)
+      }
+    }
+
     @Test func moreEpochsMayFollow() throws {
       let long = RunKind.adam.trainer(nil)
       long.configuration.epochs = 5
