@@ -88,11 +88,33 @@ typedef struct steppe_optimizer_step {
   bool clear_gradient;  ///< write 0 to the gradient in the same pass
 } steppe_optimizer_step;
 
+/// What becomes of a product's sums: C ← f(α·sums + β·C + bias), with a value of the bias for each column.
+typedef struct steppe_product_finish {
+  double alpha, beta;
+  const void *_Nullable bias;
+  steppe_activation kind;
+  double parameter;
+} steppe_product_finish;
+
 /// One instruction set's kernels for one scalar type.
 typedef struct steppe_kernel_table {
   const char *instruction_set;  ///< "baseline", "avx2", "avx512", "neon"
   int32_t scalar_bytes;         ///< 4 or 8
   int32_t vector_bytes;         ///< 16, 32 or 64
+
+  // ── matrix products: C ← f(α·A·B + β·C + bias), C [rows, columns], A [rows, depth], B [depth, columns], all row-major ─────────
+  int32_t tile_rows;     ///< rows of C whose sums the registers hold at a time
+  int32_t tile_columns;  ///< columns likewise; a strip of packed B has as many, the last one as many vectors as it needs
+  /// Packs B, or where `transposed` the matrix [columns, depth]: depth · columns scalars, the columns rounded up to whole vectors.
+  void (*pack_columns)(const void *b, ptrdiff_t ldb, bool transposed, size_t depth, size_t columns, void *packed);
+  /// Packs A, or where `transposed` the matrix [depth, rows]. `packed` has room for rows · depth scalars.
+  void (*pack_rows)(const void *a, ptrdiff_t lda, bool transposed, size_t rows, size_t depth, void *packed);
+  /// The product of A, packed (`lda` 0) or as it stands, with packed B. Where β is 0, C is not read.
+  void (*multiply)(const void *a, ptrdiff_t lda, const void *b, size_t rows, size_t columns, size_t depth,
+                   const steppe_product_finish *finish, void *c, ptrdiff_t ldc);
+  /// The product of a few rows with B as it stands, or where `transposed` with that of [columns, depth].
+  void (*multiply_few)(const void *a, ptrdiff_t lda, const void *b, ptrdiff_t ldb, bool transposed, size_t rows, size_t columns,
+                       size_t depth, const steppe_product_finish *finish, void *c, ptrdiff_t ldc);
 
   // ── elementwise ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
   /// z[i] = x[i · x_step] op y[i · y_step]; a step is 1, or 0 to repeat one value.

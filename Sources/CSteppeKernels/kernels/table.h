@@ -4,6 +4,7 @@
 #include "elementwise.h"
 #include "activation.h"
 #include "reduction.h"
+#include "product.h"
 #include "softmax.h"
 #include "normalization.h"
 #include "optimizer.h"
@@ -15,6 +16,12 @@ const steppe_kernel_table K(steppe_table) = {
     .instruction_set = STEPPE_STRING_(STEPPE_SET),
     .scalar_bytes = sizeof(scalar),
     .vector_bytes = STEPPE_VECTOR_BYTES,
+    .tile_rows = K(tile_rows),
+    .tile_columns = K(tile_columns),
+    .pack_columns = K(pack_columns),
+    .pack_rows = K(pack_rows),
+    .multiply = K(multiply),
+    .multiply_few = K(multiply_few),
     .binary = K(binary),
     .unary = K(unary),
     .fill = K(fill),

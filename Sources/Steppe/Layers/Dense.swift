@@ -121,18 +121,9 @@ func denseForward<Scalar: TensorScalar>(
   let b = bias?.contiguous()
   let rows = x.shape.dropLast().reduce(1, *)
   let output = Tensor<Scalar>(uninitialized: x.shape.dropLast() + [outputs])
-  let y = output.address
   gemm(
-    transposeB: true, m: rows, n: outputs, k: inputs, a: x.address, lda: inputs, b: w.address, ldb: inputs, c: y,
-    ldc: outputs)
-  if b != nil || activation != .identity {
-    let grain = max(1, Parallel.elementGrain / outputs)
-    Parallel.ranges(rows, grain: grain) { range in
-      let start = y + range.lowerBound * outputs
-      Scalar.kernels.bias_activate(
-        activation.kernel, activation.parameter, start, outputs, b?.address, start, outputs, range.count, outputs)
-    }
-  }
+    transposeB: true, m: rows, n: outputs, k: inputs, a: x.address, lda: inputs, b: w.address, ldb: inputs,
+    c: output.address, ldc: outputs, bias: b?.address, activation: activation)
   withExtendedLifetime((x, w, b)) {}
   return output
 }

@@ -1,4 +1,5 @@
 import COpenBLAS
+import CSteppeKernels
 
 /// y ← α·op(A)·x + β·y, where A is `rows` × `columns` as stored, row-major, its rows `lda` apart, and op the identity
 /// or the transpose.
@@ -22,7 +23,8 @@ package func gemv<Scalar: TensorScalar>(
   }
   let product = VectorProduct(transpose: transpose, alpha: alpha, a: a, lda: lda, x: x, incx: incx)
   product.check(rows: rows, columns: columns, incy: incy)
-  let parts = OpenBLAS.isSingleThreaded ? max(1, min(threads, rows * columns / VectorProduct<Scalar>.grain)) : 1
+  let isCut = product.usesKernels(incy: incy) || OpenBLAS.isSingleThreaded
+  let parts = isCut ? max(1, min(threads, rows * columns / VectorProduct<Scalar>.grain)) : 1
   // A transposed product's part is a band of columns: whole cache lines of each row.
   let unit = transpose ? 64 / MemoryLayout<Scalar>.stride : 4
   if parts == 1 || outputs >= 4 * unit * parts || length < 256 * parts || incy != 1 {
@@ -47,7 +49,8 @@ package func gemv<Scalar: TensorScalar>(
   withExtendedLifetime(scratch) {}
 }
 
-/// The factors of a product with a vector, of which OpenBLAS computes parts on one thread.
+/// The factors of a product with a vector, of which one thread computes parts: by Steppe's own kernels where the vectors are contiguous
+/// and the instruction set suits (see ``MatrixProduct``), otherwise by OpenBLAS's.
 private struct VectorProduct<Scalar: TensorScalar> {
   /// Elements of the matrix below which a part is not worth a thread: a microsecond or two.
   static var grain: Int { 32768 }
@@ -58,6 +61,8 @@ private struct VectorProduct<Scalar: TensorScalar> {
   let lda: Int
   let x: UnsafePointer<Scalar>
   let incx: Int
+
+  func usesKernels(incy: Int) -> Bool { MatrixProduct<Scalar>.usesKernels && incx == 1 && incy == 1 }
 
   /// Stops the program where OpenBLAS would refuse the call or could not count that far.
   func check(rows: Int, columns: Int, incy: Int) {
@@ -72,12 +77,22 @@ private struct VectorProduct<Scalar: TensorScalar> {
   /// Some outputs, the first to be written at `y`, from a part of their sums.
   func run(outputs: Range<Int>, length: Range<Int>, beta: Scalar, into y: UnsafeMutablePointer<Scalar>, incy: Int) {
     guard !outputs.isEmpty else { return }
+    let offset =
+      transpose ? length.lowerBound * lda + outputs.lowerBound : outputs.lowerBound * lda + length.lowerBound
+    if usesKernels(incy: incy) {
+      for slice in ProductBlocks<Scalar>.slices(length, longest: ProductBlocks<Scalar>.longestSum) {
+        let isFirst = slice.lowerBound == length.lowerBound
+        let start = a + offset + (slice.lowerBound - length.lowerBound) * (transpose ? lda : 1)
+        var finish = ProductFinish(alpha: alpha, beta: beta).forKernel(column: 0, isFirst: isFirst, isLast: true)
+        Scalar.kernels.multiply_few(
+          x + slice.lowerBound, 0, start, lda, !transpose, 1, outputs.count, slice.count, &finish, y, 0)
+      }
+      return
+    }
     // OpenBLAS's versions differ in whether β = 0 clears a NaN in y, so it is cleared here.
     if beta == 0 {
       scaleRows(y, ldc: incy, m: outputs.count, n: 1, by: 0)
     }
-    let offset =
-      transpose ? length.lowerBound * lda + outputs.lowerBound : outputs.lowerBound * lda + length.lowerBound
     let (rows, columns) = transpose ? (length.count, outputs.count) : (outputs.count, length.count)
     let gemv = Scalar.backend.blas.gemv
     OpenBLAS.call {
