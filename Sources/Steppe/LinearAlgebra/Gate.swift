@@ -51,21 +51,17 @@ package struct Gate: ~Copyable, @unchecked Sendable {
 
   /// Keeps everybody out for good but for this thread, and waits until nobody stands inside.
   ///
-  /// It gives up at `deadline` of ``Clock``, for a thread inside may take long, or be this one: who stands inside then stays there, and
-  /// who waits outside is let in as they leave.
+  /// It gives up the wait at `deadline` of ``Clock``: a thread inside may take long, or be this one.
   package borrowing func shut(until deadline: UInt64) {
-    keeper.store(pthread_self(), ordering: .releasing)
-    var taken = 0
-    while taken < places {
-      let now = free.load(ordering: .relaxed)
-      if now > 0 {
-        if free.compareExchange(expected: now, desired: 0, ordering: .acquiring).exchanged { taken += now }
-      } else {
-        if Clock.nanoseconds() > deadline { return }
-        usleep(50)
-      }
-    }
+    keeper.store(pthread_self(), ordering: .sequentiallyConsistent)
+    // From here on nobody finds a place, and who already waits for one is woken to stand aside: what is missing are those inside.
+    let before = free.subtract(Self.shutOut, ordering: .sequentiallyConsistent).oldValue
+    for _ in 0..<max(0, -before) { sem_post(wakeUps) }
+    while free.load(ordering: .acquiring) + Self.shutOut < places, Clock.nanoseconds() < deadline { usleep(50) }
   }
+
+  /// More places than threads could ever ask for.
+  private static var shutOut: Int { 1 << 40 }
 
   /// As new, when no other thread is left that knows the gate.
   package borrowing func reset() {
@@ -76,8 +72,21 @@ package struct Gate: ~Copyable, @unchecked Sendable {
 
   @inline(never)
   private borrowing func wait() {
-    if keeper.load(ordering: .acquiring) == pthread_self() { return }
+    if isKeptOut() { standAside() }
+    if isShut { return }
     // A signal handler's return ends the wait early.
     while sem_wait(wakeUps) != 0 {}
+    if isKeptOut() { standAside() }
+  }
+
+  private borrowing func isKeptOut() -> Bool {
+    let keeper = keeper.load(ordering: .sequentiallyConsistent)
+    return keeper != 0 && keeper != pthread_self()
+  }
+
+  /// Gives back the place asked for and stays until the process ends.
+  private borrowing func standAside() -> Never {
+    free.add(1, ordering: .releasing)
+    while true { pause() }
   }
 }

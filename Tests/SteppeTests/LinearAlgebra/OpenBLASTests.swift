@@ -107,14 +107,12 @@ extension LinearAlgebraTests {
         usleep(2000)
       }
       #expect(state.gate.isShut && state.inside.load(ordering: .relaxed) == 0)
-      state.gate.leave()
     }
 
     /// OpenBLAS gives its memory back when the process ends, also from under threads that compute.
     @Test(arguments: 0..<8) func exitWaitsForThreadsInside(_ round: Int) async {
       await #expect(processExitsWith: .success) {
         computeOnThreads()
-        usleep(20_000)
         exit(0)
       }
     }
@@ -129,7 +127,6 @@ extension LinearAlgebraTests {
           if x.matmul(x)[7, 7] != 300 { _exit(1) }
         }
         computeOnThreads()
-        usleep(20_000)
         exit(0)
       }
       await #expect(processExitsWith: .success) {
@@ -178,15 +175,21 @@ extension LinearAlgebraTests {
   }
 }
 
-/// Starts four threads that compute as long as the process lives.
+/// Starts four threads that compute as long as the process lives, and returns when all are at it.
 private func computeOnThreads() {
-  for _ in 0..<4 {
+  let threads = 4
+  for _ in 0..<threads {
     var thread = pthread_t()
     pthread_create(
       &thread, nil,
       { _ in
-        let x = Tensor<Double>.ones(shape: [60, 60])
+        let x = Tensor<Double>.ones(shape: [300, 300])
+        _ = x.matmul(x)
+        computingThreads.add(1, ordering: .relaxed)
         while true { _ = x.matmul(x) }
       }, nil)
   }
+  while computingThreads.load(ordering: .relaxed) < threads { usleep(1000) }
 }
+
+private let computingThreads = Atomic<Int>(0)
