@@ -28,45 +28,59 @@ public indirect enum InferenceStep<Scalar: TensorScalar>: Sendable {
 /// would go through the product and be taken out behind it, at a rounding of the mean's size: where a mean is large against its
 /// deviation the batch norm therefore stays a step of its own, which subtracts first.
 ///
+/// Weights are laid out once, when the value is made, as the kernels of the instruction set in use then read them.
+///
 /// For inputs with more axes than a matrix a fold also keeps the tensors that it was made of, which it shares with the network as long as
 /// that does not train on.
 public struct FoldedModel<Scalar: TensorScalar>: Sendable {
   /// What is left to do, in order.
   public let steps: [InferenceStep<Scalar>]
 
+  private let program: [PreparedStep<Scalar>]
+
   /// Folds `steps`, those of a network in order.
-  public init(_ steps: [InferenceStep<Scalar>]) { self.steps = Self.fused(steps) }
+  public init(_ steps: [InferenceStep<Scalar>]) {
+    self.steps = Self.fused(steps)
+    program = self.steps.map { PreparedStep($0) }
+  }
 
   /// The network's output for `input`, batch axis included.
-  public func callAsFunction(_ input: Tensor<Scalar>) -> Tensor<Scalar> { Self.run(steps, input) }
+  public func callAsFunction(_ input: Tensor<Scalar>) -> Tensor<Scalar> { Self.run(program, input) }
 
-  private static func run(_ steps: [InferenceStep<Scalar>], _ input: Tensor<Scalar>) -> Tensor<Scalar> {
-    steps.reduce(input) { x, step in
-      switch step {
-      case .dense(_, _, _, let unfolded) where x.rank > 2 && !unfolded.isEmpty: return run(unfolded, x)
-      case .dense(let weight, let bias, let activation, _):
-        require(
-          x.rank >= 2 && x.shape.last == weight.shape[1],
-          "FoldedModel: expected an input of shape [N, …, \(weight.shape[1])], got \(x.shape)")
-        return denseForward(x, weight: weight, bias: bias, activation: activation)
-      case .normalize(let mean, let scale, let shift, let layout, let activation, _):
-        let axis = layout == .channelsFirst ? 1 : x.rank - 1
-        require(
-          x.rank >= 2 && x.shape[axis] == mean.count,
-          "FoldedModel: expected \(mean.count) channels on axis \(axis), got an input of shape \(x.shape)")
-        return scaledAndShifted(x, mean: mean, scale: scale, shift: shift, layout: layout, activation: activation)
-      case .activation(let activation): return activation(x)
-      case .flatten:
-        require(x.rank >= 1, "FoldedModel: expected an input with a batch axis, got one of shape \(x.shape)")
-        return flattenedRows(x)
-      case .residual(let branch):
-        let change = run(branch, x)
-        require(
-          change.shape == x.shape,
-          "FoldedModel: expected a branch that keeps the shape \(x.shape), got one that makes it \(change.shape)")
-        return x + change
-      case .function(let body): return body(x)
-      }
+  private static func run(_ program: [PreparedStep<Scalar>], _ input: Tensor<Scalar>) -> Tensor<Scalar> {
+    var x = input
+    for step in program { x = run(step, x) }
+    return x
+  }
+
+  private static func run(_ step: PreparedStep<Scalar>, _ x: Tensor<Scalar>) -> Tensor<Scalar> {
+    switch step {
+    case .dense(_, let unfolded) where x.rank > 2 && !unfolded.isEmpty: return run(unfolded, x)
+    case .dense(let dense, _): return dense(x)
+    case .residual(let branch):
+      let change = run(branch, x)
+      require(
+        change.shape == x.shape,
+        "FoldedModel: expected a branch that keeps the shape \(x.shape), got one that makes it \(change.shape)")
+      return x + change
+    case .other(let step): return run(step, x)
+    }
+  }
+
+  private static func run(_ step: InferenceStep<Scalar>, _ x: Tensor<Scalar>) -> Tensor<Scalar> {
+    switch step {
+    case .normalize(let mean, let scale, let shift, let layout, let activation, _):
+      let axis = layout == .channelsFirst ? 1 : x.rank - 1
+      require(
+        x.rank >= 2 && x.shape[axis] == mean.count,
+        "FoldedModel: expected \(mean.count) channels on axis \(axis), got an input of shape \(x.shape)")
+      return scaledAndShifted(x, mean: mean, scale: scale, shift: shift, layout: layout, activation: activation)
+    case .activation(let activation): return activation(x)
+    case .flatten:
+      require(x.rank >= 1, "FoldedModel: expected an input with a batch axis, got one of shape \(x.shape)")
+      return flattenedRows(x)
+    case .function(let body): return body(x)
+    case .dense, .residual: stop("FoldedModel: a step that was to be prepared is not")
     }
   }
 
@@ -160,5 +174,58 @@ public struct FoldedModel<Scalar: TensorScalar>: Sendable {
       return Scalar(sum)
     }
     return .dense(weight: weight * norm.scale, bias: Tensor(newBias), activation: activation, unfolded: unfolded)
+  }
+}
+
+/// An inference step as it runs: weights in the kernels' layout.
+private indirect enum PreparedStep<Scalar: TensorScalar>: Sendable {
+  case dense(PreparedDense<Scalar>, unfolded: [PreparedStep])
+  case residual([PreparedStep])
+  case other(InferenceStep<Scalar>)
+
+  init(_ step: InferenceStep<Scalar>) {
+    switch step {
+    case .dense(let weight, let bias, let activation, let unfolded):
+      self = .dense(
+        PreparedDense(weight: weight, bias: bias, activation: activation), unfolded: unfolded.map { PreparedStep($0) })
+    case .residual(let branch): self = .residual(branch.map { PreparedStep($0) })
+    default: self = .other(step)
+    }
+  }
+}
+
+/// `f(x·Wᵀ + b)` with W laid out, or as it was where OpenBLAS multiplies.
+private struct PreparedDense<Scalar: TensorScalar>: Sendable {
+  let weight: Tensor<Scalar>
+  let bias: Tensor<Scalar>?
+  let activation: Activation
+  let packed: PackedMatrix<Scalar>?
+
+  init(weight: Tensor<Scalar>, bias: Tensor<Scalar>?, activation: Activation) {
+    self.weight = weight
+    self.bias = bias?.contiguous()
+    self.activation = activation
+    let w = weight.contiguous()
+    let (outputs, inputs) = (w.shape[0], w.shape[1])
+    packed =
+      MatrixProduct<Scalar>.usesKernels
+      ? PackedMatrix(w.address, ldb: inputs, transposed: true, depth: inputs, columns: outputs) : nil
+    withExtendedLifetime(w) {}
+  }
+
+  func callAsFunction(_ input: Tensor<Scalar>) -> Tensor<Scalar> {
+    let shape = input.shape
+    let (outputs, inputs) = (weight.shape[0], weight.shape[1])
+    require(
+      shape.count >= 2 && shape.last == inputs,
+      "FoldedModel: expected an input of shape [N, …, \(inputs)], got \(shape)")
+    guard let packed else { return denseForward(input, weight: weight, bias: bias, activation: activation) }
+    let x = input.contiguous()
+    let output = Tensor<Scalar>(uninitialized: shape.dropLast() + [outputs])
+    packed.multiply(
+      x.address, lda: inputs, rows: x.count / inputs, bias: bias?.address, activation: activation,
+      into: output.address, ldc: outputs)
+    withExtendedLifetime((x, bias)) {}
+    return output
   }
 }

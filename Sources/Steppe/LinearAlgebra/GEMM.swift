@@ -280,6 +280,7 @@ package struct ProductCut {
   private let n: Int
   private let k: Int
   private let lane: Int
+  private let packing: Double
 
   package var parts: Int { rows * columns * depth }
 
@@ -294,15 +295,17 @@ package struct ProductCut {
   private static let depthTile = 16
   private static let leastDepth = 256
 
-  /// The cut for `threads` threads of scalars that come `lane` to a cache line.
-  package init(m: Int, n: Int, k: Int, threads: Int, lane: Int) {
+  /// The cut for `threads` threads of scalars that come `lane` to a cache line. Where B `isPacked` already, `lane` is the width of its
+  /// strips and the depth stays whole.
+  package init(m: Int, n: Int, k: Int, threads: Int, lane: Int, isPacked: Bool = false) {
     (self.m, self.n, self.k, self.lane) = (m, n, k, lane)
+    packing = isPacked ? 0 : Self.packing
     let work = Double(m) * Double(n) * Double(k)
     let limit = Int(min(Double(threads), work / Double(Self.forkAndJoin / 2)))
     guard limit > 1 else { return }
     let (rowTiles, columnTiles) = ((m + Self.rowTile - 1) / Self.rowTile, (n + lane - 1) / lane)
     var least = cost(1, 1, 1)
-    for depth in 1...max(1, min(limit, k / Self.leastDepth)) {
+    for depth in 1...(isPacked ? 1 : max(1, min(limit, k / Self.leastDepth))) {
       for rows in 1...min(limit / depth, rowTiles) {
         let columns = min(limit / (depth * rows), columnTiles)
         let cost = cost(rows, columns, depth)
@@ -321,7 +324,8 @@ package struct ProductCut {
     }
     let (blockRows, blockColumns) = (longest(m, Self.rowTile, rows), longest(n, lane, columns))
     let blockDepth = depth == 1 ? Double(k) : longest(k, Self.depthTile, depth)
-    var cost = blockRows * blockColumns * blockDepth + Self.packing * blockDepth * (blockRows + blockColumns)
+    // Below two rows the loads of B are what takes the time.
+    var cost = max(2, blockRows) * blockColumns * blockDepth + packing * blockDepth * (blockRows + blockColumns)
     if rows * columns * depth > 1 { cost += Double(Self.forkAndJoin) }
     if depth > 1 {
       let perThread = Double(m) * Double(n) / Double(rows * columns * depth)

@@ -56,6 +56,7 @@ extension LinearAlgebraTests {
     @Test func setsOpenBLASToOneThread() async {
       await #expect(processExitsWith: .success) {
         openblas_set_num_threads(2)
+        useOpenBLASForProducts()
         _ = Tensor<Float>.ones(shape: [4, 4]).matmul(.ones(shape: [4, 4]))
         exit(openblas_get_num_threads() == 1 ? 0 : 1)
       }
@@ -65,12 +66,14 @@ extension LinearAlgebraTests {
       await #expect(processExitsWith: .success) {
         openblas_set_num_threads(2)
         OpenBLAS.managesThreads = false
+        useOpenBLASForProducts()
         let product = Tensor<Float>.ones(shape: [200, 300]).matmul(.ones(shape: [300, 100]))
         exit(openblas_get_num_threads() == 2 && product.scalars.allSatisfy { $0 == 300 } ? 0 : 1)
       }
       await #expect(processExitsWith: .success) {
         setenv("STEPPE_OPENBLAS_THREADS", "keep", 1)
         openblas_set_num_threads(2)
+        useOpenBLASForProducts()
         _ = Tensor<Float>.ones(shape: [4, 4]).matmul(.ones(shape: [4, 4]))
         exit(openblas_get_num_threads() == 2 && !OpenBLAS.managesThreads ? 0 : 1)
       }
@@ -78,6 +81,7 @@ extension LinearAlgebraTests {
 
     @Test func refusesToChangeItsMindLater() async {
       let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+        useOpenBLASForProducts()
         _ = Tensor<Float>.ones(shape: [4, 4]).matmul(.ones(shape: [4, 4]))
         OpenBLAS.managesThreads = false
       }
@@ -151,6 +155,7 @@ extension LinearAlgebraTests {
       await #expect(processExitsWith: .success) {
         let a = Tensor<Float>.ones(shape: [128, 200])
         Parallel.threadCount = 3
+        useOpenBLASForProducts()
         // What Swift sets up at the first use cannot be forked halfway.
         let warm = Tensor<Double>.ones(shape: [60, 60])
         _ = (warm.matmul(warm), a.matmul(a, transposeRight: true).scalars)
@@ -175,8 +180,12 @@ extension LinearAlgebraTests {
   }
 }
 
-/// Starts four threads that compute as long as the process lives, and returns when all are at it.
+/// Chooses the instruction set whose products OpenBLAS computes (where there is a choice: arm64 has but one).
+private func useOpenBLASForProducts() { try? InstructionSet.select("baseline") }
+
+/// Starts four threads that compute, in OpenBLAS, as long as the process lives, and returns when all are at it.
 private func computeOnThreads() {
+  useOpenBLASForProducts()
   let threads = 4
   for _ in 0..<threads {
     var thread = pthread_t()
