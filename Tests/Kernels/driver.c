@@ -120,11 +120,17 @@ static void check_columns(size_t rows, size_t columns, size_t gap, unsigned wher
   const void *b = random_at(5, columns, 0, 0, 1), *e = random_at(6, columns, where, 0, 1);
   const double tolerance = scalar_bytes == 4 ? 1.5e-6 : 2e-14;
 
-  for (int gradient = 0; gradient < 2; gradient++) {
-    const char *kernel = gradient ? "column_gradient_sums" : "column_moments";
+  // What a fused ReLU let pass, by the forward's own kernel.
+  void *activated = place(7, count, where);
+  table->column_normalize(STEPPE_RELU, 0, x, (ptrdiff_t)ld, activated, (ptrdiff_t)ld, rows, columns, shift, b, e, false, false);
+
+  for (int gradient = 0; gradient < 3; gradient++) {
+    const bool masked = gradient == 2;
+    const char *kernel = masked ? "column_gradient_sums (ReLU)" : gradient ? "column_gradient_sums" : "column_moments";
     for (size_t c = 0; c < columns + 2; c++) sums[c] = others[c] = 3;
     if (gradient) {
-      table->column_gradient_sums(x, (ptrdiff_t)ld, dy, (ptrdiff_t)ld, rows, columns, shift, sums + 1, others + 1);
+      table->column_gradient_sums(x, (ptrdiff_t)ld, dy, (ptrdiff_t)ld, rows, columns, shift, masked ? b : NULL,
+                                  masked ? e : NULL, sums + 1, others + 1);
     } else {
       table->column_moments(x, (ptrdiff_t)ld, rows, columns, shift, sums + 1, others + 1);
     }
@@ -132,7 +138,9 @@ static void check_columns(size_t rows, size_t columns, size_t gap, unsigned wher
     for (size_t c = 0; c < columns; c++) {
       double s = 0, q = 0, s_size = 1e-300, q_size = 1e-300;
       for (size_t r = 0; r < rows; r++) {
-        const double d = rounded(get(x, r * ld + c) - get(shift, c)), w = gradient ? get(dy, r * ld + c) : d;
+        const double d = rounded(get(x, r * ld + c) - get(shift, c));
+        double w = gradient ? get(dy, r * ld + c) : d;
+        if (masked && get(activated, r * ld + c) == 0) w = 0;
         s += w, s_size += fabs(w), q += w * d, q_size += fabs(w * d);
       }
       expect(kernel, c, sums[c + 1] - 3, s, tolerance * s_size + 1e-14);
@@ -161,19 +169,36 @@ static void check_columns(size_t rows, size_t columns, size_t gap, unsigned wher
       expect("column_normalize", i, get(y, i), reference_activation(ways[w].kind, 0.25, t), 6 * epsilon * size);
     }
   }
-  for (int way = 0; way < 6; way++) {
-    const bool backwards = way & 1, stream = way / 2 == 1, in_place = way / 2 == 2;
+  for (int way = 0; way < 12; way++) {
+    const bool backwards = way & 1, stream = way / 2 % 3 == 1, in_place = way / 2 % 3 == 2, masked = way >= 6;
     for (size_t i = 0; i < count; i++) set(y, i, in_place ? get(dy, i) : 777);
-    table->column_gradient(x, (ptrdiff_t)ld, in_place ? y : dy, (ptrdiff_t)ld, y, (ptrdiff_t)ld, rows, columns, shift, a, b, e,
-                           backwards, stream);
+    table->column_gradient(x, (ptrdiff_t)ld, in_place ? y : dy, (ptrdiff_t)ld, y, (ptrdiff_t)ld, rows, columns, shift,
+                           masked ? b : NULL, masked ? e : NULL, a, b, e, backwards, stream);
     for (size_t i = 0; i < count; i++) {
       const size_t c = i % ld;
       if (c >= columns) {
         expect("column_gradient (margin)", i, get(y, i), in_place ? get(dy, i) : 777, 0);
         continue;
       }
-      const double d = rounded(get(x, i) - get(shift, c)), p = get(dy, i) * get(a, c), q = d * get(b, c);
-      expect("column_gradient", i, get(y, i), p + q + get(e, c), 6 * epsilon * (fabs(p) + fabs(q) + fabs(get(e, c))));
+      const double d = rounded(get(x, i) - get(shift, c)), q = d * get(b, c);
+      const double p = masked && get(activated, i) == 0 ? 0 : get(dy, i) * get(a, c);
+      expect(masked ? "column_gradient (ReLU)" : "column_gradient", i, get(y, i), p + q + get(e, c), 6 * epsilon * (fabs(p) + fabs(q) + fabs(get(e, c))));
+    }
+  }
+  for (int way = 0; way < 6; way++) {
+    const bool backwards = way & 1, stream = way / 2 == 1, in_place = way / 2 == 2;
+    for (size_t i = 0; i < count; i++) set(y, i, in_place ? get(dy, i) : 777);
+    table->column_normalize_residual(x, (ptrdiff_t)ld, in_place ? y : dy, (ptrdiff_t)ld, y, (ptrdiff_t)ld, rows, columns, shift,
+                                     b, e, backwards, stream);
+    for (size_t i = 0; i < count; i++) {
+      const size_t c = i % ld;
+      if (c >= columns) {
+        expect("column_normalize_residual (margin)", i, get(y, i), in_place ? get(dy, i) : 777, 0);
+        continue;
+      }
+      const double q = rounded(get(x, i) - get(shift, c)) * get(b, c), sum = q + get(e, c) + get(dy, i);
+      expect("column_normalize_residual", i, get(y, i), sum < 0 ? 0 : sum,
+             6 * epsilon * (fabs(q) + fabs(get(e, c)) + fabs(get(dy, i))));
     }
   }
 }
@@ -186,19 +211,24 @@ static void check_runs(size_t runs, size_t length, size_t gap, unsigned where, d
   void *y = place(2, count, where);
   const double shift = rounded(mean + 0.05), a = rounded(0.7), b = rounded(-1.3), e = rounded(0.21);
   const double tolerance = scalar_bytes == 4 ? 1.5e-6 : 2e-14;
-  for (int gradient = 0; gradient < 2; gradient++) {
+  void *activated = place(7, count, where);
+  table->run_normalize(STEPPE_RELU, 0, x, activated, (ptrdiff_t)stride, runs, length, shift, b, e, false, false);
+  for (int gradient = 0; gradient < 3; gradient++) {
+    const bool masked = gradient == 2;
     double sum = 3, other = 3, s = 0, q = 0, s_size = 1e-300, q_size = 1e-300;
     if (gradient) {
-      table->run_gradient_sums(x, dy, (ptrdiff_t)stride, runs, length, shift, &sum, &other);
+      table->run_gradient_sums(x, dy, (ptrdiff_t)stride, runs, length, shift, masked, b, e, &sum, &other);
     } else {
       table->run_moments(x, (ptrdiff_t)stride, runs, length, shift, &sum, &other);
     }
     for (size_t i = 0; i < count; i++) {
       if (i % stride >= length) continue;
-      const double d = rounded(get(x, i) - shift), w = gradient ? get(dy, i) : d;
+      const double d = rounded(get(x, i) - shift);
+      double w = gradient ? get(dy, i) : d;
+      if (masked && get(activated, i) == 0) w = 0;
       s += w, s_size += fabs(w), q += w * d, q_size += fabs(w * d);
     }
-    const char *kernel = gradient ? "run_gradient_sums" : "run_moments";
+    const char *kernel = masked ? "run_gradient_sums (ReLU)" : gradient ? "run_gradient_sums" : "run_moments";
     expect(kernel, 0, sum - 3, s, tolerance * s_size + 1e-14);
     expect(kernel, 1, other - 3, q, tolerance * q_size + 1e-14);
   }
@@ -216,11 +246,24 @@ static void check_runs(size_t runs, size_t length, size_t gap, unsigned where, d
         expect("run_normalize", i, get(y, i), reference_activation(kind, 0, d * b + e), 6 * epsilon * (fabs(d * b) + fabs(e)));
       }
     }
-    if (kind != STEPPE_IDENTITY) continue;
+    if (kind == STEPPE_GELU) {
+      for (size_t i = 0; i < count; i++) set(y, i, in_place ? get(dy, i) : 777);
+      table->run_normalize_residual(x, in_place ? y : dy, y, (ptrdiff_t)stride, runs, length, shift, b, e, backwards, stream);
+      for (size_t i = 0; i < count; i++) {
+        const double q = rounded(get(x, i) - shift) * b, sum = q + e + get(dy, i);
+        if (i % stride >= length) {
+          expect("run_normalize_residual (margin)", i, get(y, i), in_place ? get(dy, i) : 777, 0);
+        } else {
+          expect("run_normalize_residual", i, get(y, i), sum < 0 ? 0 : sum, 6 * epsilon * (fabs(q) + fabs(e) + fabs(get(dy, i))));
+        }
+      }
+      continue;
+    }
+    const bool masked = kind == STEPPE_RELU;
     for (size_t i = 0; i < count; i++) set(y, i, in_place ? get(dy, i) : 777);
-    table->run_gradient(x, in_place ? y : dy, y, (ptrdiff_t)stride, runs, length, shift, a, b, e, backwards, stream);
+    table->run_gradient(x, in_place ? y : dy, y, (ptrdiff_t)stride, runs, length, shift, masked, b, e, a, b, e, backwards, stream);
     for (size_t i = 0; i < count; i++) {
-      const double d = rounded(get(x, i) - shift), p = get(dy, i) * a;
+      const double d = rounded(get(x, i) - shift), p = masked && get(activated, i) == 0 ? 0 : get(dy, i) * a;
       if (i % stride >= length) {
         expect("run_gradient (margin)", i, get(y, i), in_place ? get(dy, i) : 777, 0);
       } else {

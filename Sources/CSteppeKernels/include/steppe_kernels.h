@@ -179,22 +179,30 @@ typedef struct steppe_kernel_table {
   void (*column_normalize)(steppe_activation kind, double parameter, const void *x, ptrdiff_t ldx, void *y, ptrdiff_t ldy,
                            size_t rows, size_t columns, const void *shift, const void *scale, const void *offset, bool backwards,
                            bool stream);
-  /// gradients[c] += Σ_r dy, products[c] += Σ_r dy·d
+  /// y = max((x − shift[c])·scale[c] + offset[c] + residual, 0)
+  void (*column_normalize_residual)(const void *x, ptrdiff_t ldx, const void *residual, ptrdiff_t ldr, void *y, ptrdiff_t ldy,
+                                    size_t rows, size_t columns, const void *shift, const void *scale, const void *offset,
+                                    bool backwards, bool stream);
+  /// gradients[c] += Σ_r dy, products[c] += Σ_r dy·d. With a scale and an offset, those of `column_normalize` with STEPPE_RELU, dy
+  /// counts only where the ReLU let its input pass: its input is computed once more, bit for bit.
   void (*column_gradient_sums)(const void *x, ptrdiff_t ldx, const void *dy, ptrdiff_t lddy, size_t rows, size_t columns,
-                               const void *shift, double *gradients, double *products);
-  /// dx = a[c]·dy + b[c]·(x − shift[c]) + e[c]
+                               const void *shift, const void *_Nullable scale, const void *_Nullable offset, double *gradients,
+                               double *products);
+  /// dx = a[c]·dy + b[c]·(x − shift[c]) + e[c], with a scale and an offset as above.
   void (*column_gradient)(const void *x, ptrdiff_t ldx, const void *dy, ptrdiff_t lddy, void *dx, ptrdiff_t lddx, size_t rows,
-                          size_t columns, const void *shift, const void *a, const void *b, const void *e, bool backwards,
-                          bool stream);
+                          size_t columns, const void *shift, const void *_Nullable scale, const void *_Nullable offset,
+                          const void *a, const void *b, const void *e, bool backwards, bool stream);
 
   // ── normalization over runs: `runs` stretches of `length` contiguous values, `stride` apart, that share one channel ──────────
   void (*run_moments)(const void *x, ptrdiff_t stride, size_t runs, size_t length, double shift, double *sum, double *squares);
   void (*run_normalize)(steppe_activation kind, double parameter, const void *x, void *y, ptrdiff_t stride, size_t runs,
                         size_t length, double shift, double scale, double offset, bool backwards, bool stream);
-  void (*run_gradient_sums)(const void *x, const void *dy, ptrdiff_t stride, size_t runs, size_t length, double shift,
-                            double *gradient, double *product);
+  void (*run_normalize_residual)(const void *x, const void *residual, void *y, ptrdiff_t stride, size_t runs, size_t length,
+                                 double shift, double scale, double offset, bool backwards, bool stream);
+  void (*run_gradient_sums)(const void *x, const void *dy, ptrdiff_t stride, size_t runs, size_t length, double shift, bool relu,
+                            double scale, double offset, double *gradient, double *product);
   void (*run_gradient)(const void *x, const void *dy, void *dx, ptrdiff_t stride, size_t runs, size_t length, double shift,
-                       double a, double b, double e, bool backwards, bool stream);
+                       bool relu, double scale, double offset, double a, double b, double e, bool backwards, bool stream);
 
   // ── optimizers: parameters p and gradients g with their state, one pass ─────────────────────────────────────────────────────
   /// g′ = s·g + λp; v = μv + (1 − dampening)g′ (v = g′ at the first); p −= η·v, or η·(g′ + μv) for Nesterov. `velocity` is NULL

@@ -2,8 +2,10 @@
 // and the maps that apply them.
 //
 // Forward and backward share their loops. With d = x − shift, a sums pass adds u and u·d, where u is d itself (moments) or dy
-// (gradients); a map pass writes b·d + e (normalize), to which a gradient adds a·dy. `gradient`, `relu` and `streamed` below are
-// constants at each call, so every combination becomes a loop of its own.
+// (gradients); a map pass writes b·d + e (normalize), to which a gradient adds a·dy. Where a ReLU followed the normalization, its
+// gradient is `masked`: dy counts where the forward's d·scale + offset, computed as there, is not below 0 or 0. `relu` is the
+// forward's own, of b·d + e, or with a second matrix in dy's place of b·d + e + dy (a residual). `gradient`, `masked`, `relu` and
+// `streamed` below are constants at each call, so every combination becomes a loop of its own.
 //
 // All of this is bound by the caches' and the memory's bandwidth. The column passes take a few rows at a time, so that what is
 // kept for each column (shift, coefficients, running sums) is loaded once for all of them, over strips of columns narrow enough
@@ -34,6 +36,7 @@ typedef struct K(panel) {
   ptrdiff_t ldx, lddy, ldy;
   size_t rows, columns;
   const scalar *shift, *a, *b, *e;
+  const scalar *scale, *offset;
   double *first, *second;
 } K(panel);
 #define panel K(panel)
@@ -48,6 +51,7 @@ INLINE panel K(part)(panel m, size_t row, size_t rows, size_t column, size_t col
   if (m.a) m.a += c;
   if (m.b) m.b += c;
   if (m.e) m.e += c;
+  if (m.scale) m.scale += c, m.offset += c;
   if (m.first) m.first += c;
   if (m.second) m.second += c;
   m.rows = rows;
@@ -62,6 +66,10 @@ INLINE size_t K(strips)(size_t columns) { return columns < LANES ? 1 : (columns 
 // NaN stays NaN.
 INLINE vector K(positive)(vector v) { return choose(v < splat(0), splat(0), v); }
 #define positive K(positive)
+
+// dy where a ReLU let z pass; the gradient at NaN is dy.
+INLINE vector K(passed)(vector z, vector dy) { return choose(z <= splat(0), splat(0), dy); }
+#define passed K(passed)
 
 // Elements from `y` to the next cache line. Only whole lines are streamed: one that streaming and ordinary stores share is slow.
 INLINE size_t K(head)(const scalar *y) { return (0 - (uintptr_t)y) / sizeof(scalar) % LINE; }
@@ -83,13 +91,16 @@ INLINE void K(finish_stream)(void) {
 // ── sums over columns ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 // Adds one vector of columns of `rows` rows to the running sums `u` and `v`.
-INLINE void K(sums_step)(const bool gradient, const size_t rows, const panel *m, size_t c, scalar *u, scalar *v) {
-  const vector shift = load(m->shift + c);
+INLINE void K(sums_step)(const bool gradient, const bool masked, const size_t rows, const panel *m, size_t c, scalar *u,
+                         scalar *v) {
+  const vector shift = load(m->shift + c), scale = masked ? load(m->scale + c) : shift;
+  const vector offset = masked ? load(m->offset + c) : shift;
   vector first = load(u), second = load(v);
   vector s = splat(0), q = splat(0);
   UNROLL for (size_t r = 0; r < rows; r++) {
     const vector d = load(m->x + (ptrdiff_t)r * m->ldx + c) - shift;
-    const vector w = gradient ? load(m->dy + (ptrdiff_t)r * m->lddy + c) : d;
+    vector w = gradient ? load(m->dy + (ptrdiff_t)r * m->lddy + c) : d;
+    if (masked) w = passed(d * scale + offset, w);
     s = r == 0 ? w : s + w;
     q = r == 0 ? w * d : w * d + q;
   }
@@ -98,29 +109,32 @@ INLINE void K(sums_step)(const bool gradient, const size_t rows, const panel *m,
 }
 
 // One group of rows over one strip. The group `ahead` rows further on comes next.
-INLINE void K(sums_group)(const bool gradient, const size_t rows, const panel *m, size_t ahead, scalar *u, scalar *v) {
+INLINE void K(sums_group)(const bool gradient, const bool masked, const size_t rows, const panel *m, size_t ahead, scalar *u,
+                          scalar *v) {
   UNROLL for (size_t r = 0; r < rows; r++) {
     fetch(m->x + (ptrdiff_t)(r + ahead) * m->ldx);
     if (gradient) fetch(m->dy + (ptrdiff_t)(r + ahead) * m->lddy);
   }
   size_t c = 0;
   for (; c + LINE <= m->columns; c += LINE) {
-    UNROLL for (size_t k = 0; k < LINE; k += LANES) K(sums_step)(gradient, rows, m, c + k, u + c + k, v + c + k);
+    UNROLL for (size_t k = 0; k < LINE; k += LANES) K(sums_step)(gradient, masked, rows, m, c + k, u + c + k, v + c + k);
   }
-  for (; c + LANES <= m->columns; c += LANES) K(sums_step)(gradient, rows, m, c, u + c, v + c);
+  for (; c + LANES <= m->columns; c += LANES) K(sums_step)(gradient, masked, rows, m, c, u + c, v + c);
   // The last columns' vector reaches back over columns that have been added already: their lanes are dropped in the end.
-  if (c < m->columns) K(sums_step)(gradient, rows, m, m->columns - LANES, u + c, v + c);
+  if (c < m->columns) K(sums_step)(gradient, masked, rows, m, m->columns - LANES, u + c, v + c);
 }
 
 // Fewer columns than a vector has lanes. Spare lanes hold x = shift and dy = 0, so they add 0.
-INLINE void K(sums_narrow)(const bool gradient, const panel *m) {
+INLINE void K(sums_narrow)(const bool gradient, const bool masked, const panel *m) {
   const size_t n = m->columns;
-  const vector shift = load_first(m->shift, n, 0);
+  const vector shift = load_first(m->shift, n, 0), scale = masked ? load_first(m->scale, n, 0) : shift;
+  const vector offset = masked ? load_first(m->offset, n, 0) : shift;
   for (size_t start = 0; start < m->rows; start += ADDITIONS) {
     vector s = splat(0), q = splat(0);
     for (size_t r = start; r < m->rows && r < start + ADDITIONS; r++) {
       const vector d = load_first(m->x + (ptrdiff_t)r * m->ldx, n, 0) - shift;
-      const vector w = gradient ? load_first(m->dy + (ptrdiff_t)r * m->lddy, n, 0) : d;
+      vector w = gradient ? load_first(m->dy + (ptrdiff_t)r * m->lddy, n, 0) : d;
+      if (masked) w = passed(d * scale + offset, w);
       s += w;
       q += w * d;
     }
@@ -128,10 +142,10 @@ INLINE void K(sums_narrow)(const bool gradient, const panel *m) {
   }
 }
 
-INLINE void K(sums_panel)(const bool gradient, const panel *whole) {
+INLINE void K(sums_panel)(const bool gradient, const bool masked, const panel *whole) {
   _Alignas(64) scalar u[STRIP + 2 * LANES], v[STRIP + 2 * LANES];
   if (whole->columns < LANES) {
-    K(sums_narrow)(gradient, whole);
+    K(sums_narrow)(gradient, masked, whole);
     return;
   }
   const size_t n = strips(whole->columns), group = ROWS_OF_SUMS(gradient);
@@ -146,11 +160,11 @@ INLINE void K(sums_panel)(const bool gradient, const panel *whole) {
       size_t r = 0;
       for (; r + group <= rows; r += group) {
         const panel g = part(m, r, group, 0, columns);
-        K(sums_group)(gradient, group, &g, r + 2 * group <= rows ? group : 0, u, v);
+        K(sums_group)(gradient, masked, group, &g, r + 2 * group <= rows ? group : 0, u, v);
       }
       for (; r < rows; r++) {
         const panel g = part(m, r, 1, 0, columns);
-        K(sums_group)(gradient, 1, &g, 0, u, v);
+        K(sums_group)(gradient, masked, 1, &g, 0, u, v);
       }
       for (size_t c = 0; c < even; c += LANES) add_to(m.first + c, load(u + c)), add_to(m.second + c, load(v + c));
       for (size_t c = even; c < columns; c++) {
@@ -164,12 +178,18 @@ INLINE void K(sums_panel)(const bool gradient, const panel *whole) {
 // ── maps over columns ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 // The rows of one vector of columns; what they hold is read before any of it is written, so the output may be the input.
-INLINE void K(map_step)(const bool gradient, const bool relu, const size_t rows, const panel *m, size_t c, vector *out) {
+INLINE void K(map_step)(const bool gradient, const bool masked, const bool relu, const size_t rows, const panel *m, size_t c,
+                        vector *out) {
   const vector shift = load(m->shift + c), b = load(m->b + c), e = load(m->e + c);
-  const vector a = gradient ? load(m->a + c) : splat(0);
+  const vector a = gradient && !relu ? load(m->a + c) : splat(1);
+  const vector scale = masked ? load(m->scale + c) : shift, offset = masked ? load(m->offset + c) : shift;
   UNROLL for (size_t r = 0; r < rows; r++) {
-    vector y = (load(m->x + (ptrdiff_t)r * m->ldx + c) - shift) * b + e;
-    if (gradient) y = load(m->dy + (ptrdiff_t)r * m->lddy + c) * a + y;
+    const vector d = load(m->x + (ptrdiff_t)r * m->ldx + c) - shift;
+    vector y = d * b + e;
+    if (gradient) {
+      const vector dy = load(m->dy + (ptrdiff_t)r * m->lddy + c);
+      y = (masked ? passed(d * scale + offset, dy) : dy) * a + y;
+    }
     out[r] = relu ? positive(y) : y;
   }
 }
@@ -187,8 +207,8 @@ INLINE void K(map_store)(const bool streamed, const size_t rows, const panel *m,
 
 // One group of rows over one strip, whose first `head` columns are not streamed; the group `ahead` rows further on comes next.
 // The ragged ends, as vectors that overlap the whole ones, are computed before those are written and written after them.
-INLINE void K(map_group)(const bool gradient, const bool relu, const bool streamed, const size_t rows, const panel *m,
-                         size_t head, ptrdiff_t ahead) {
+INLINE void K(map_group)(const bool gradient, const bool masked, const bool relu, const bool streamed, const size_t rows,
+                         const panel *m, size_t head, ptrdiff_t ahead) {
   UNROLL for (size_t r = 0; r < rows; r++) {
     fetch(m->x + ((ptrdiff_t)r + ahead) * m->ldx);
     if (gradient) fetch(m->dy + ((ptrdiff_t)r + ahead) * m->lddy);
@@ -196,44 +216,49 @@ INLINE void K(map_group)(const bool gradient, const bool relu, const bool stream
   vector begin[ROWS_OF_MAP], end[ROWS_OF_MAP], out[ROWS_OF_MAP];
   size_t c = streamed ? head % LANES : 0;
   const bool early = c != 0, late = (m->columns - c) % LANES != 0;
-  if (early) K(map_step)(gradient, relu, rows, m, 0, begin);
-  if (late) K(map_step)(gradient, relu, rows, m, m->columns - LANES, end);
+  if (early) K(map_step)(gradient, masked, relu, rows, m, 0, begin);
+  if (late) K(map_step)(gradient, masked, relu, rows, m, m->columns - LANES, end);
   if (streamed) {
     for (; c < head; c += LANES) {
-      K(map_step)(gradient, relu, rows, m, c, out);
+      K(map_step)(gradient, masked, relu, rows, m, c, out);
       K(map_store)(false, rows, m, c, out);
     }
   }
   for (; c + LINE <= m->columns; c += LINE) {
     UNROLL for (size_t k = 0; k < LINE; k += LANES) {
-      K(map_step)(gradient, relu, rows, m, c + k, out);
+      K(map_step)(gradient, masked, relu, rows, m, c + k, out);
       K(map_store)(streamed, rows, m, c + k, out);
     }
   }
   for (; c + LANES <= m->columns; c += LANES) {
-    K(map_step)(gradient, relu, rows, m, c, out);
+    K(map_step)(gradient, masked, relu, rows, m, c, out);
     K(map_store)(false, rows, m, c, out);
   }
   if (early) K(map_store)(false, rows, m, 0, begin);
   if (late) K(map_store)(false, rows, m, m->columns - LANES, end);
 }
 
-INLINE void K(map_narrow)(const bool gradient, const bool relu, const panel *m, bool backwards) {
+INLINE void K(map_narrow)(const bool gradient, const bool masked, const bool relu, const panel *m, bool backwards) {
   const size_t n = m->columns;
   const vector shift = load_first(m->shift, n, 0), b = load_first(m->b, n, 0), e = load_first(m->e, n, 0);
-  const vector a = gradient ? load_first(m->a, n, 0) : splat(0);
+  const vector a = gradient && !relu ? load_first(m->a, n, 0) : splat(1);
+  const vector scale = masked ? load_first(m->scale, n, 0) : shift, offset = masked ? load_first(m->offset, n, 0) : shift;
   for (size_t i = 0; i < m->rows; i++) {
     const ptrdiff_t r = (ptrdiff_t)(backwards ? m->rows - 1 - i : i);
-    vector y = (load_first(m->x + r * m->ldx, n, 0) - shift) * b + e;
-    if (gradient) y = load_first(m->dy + r * m->lddy, n, 0) * a + y;
+    const vector d = load_first(m->x + r * m->ldx, n, 0) - shift;
+    vector y = d * b + e;
+    if (gradient) {
+      const vector dy = load_first(m->dy + r * m->lddy, n, 0);
+      y = (masked ? passed(d * scale + offset, dy) : dy) * a + y;
+    }
     store_first(m->y + r * m->ldy, relu ? positive(y) : y, n);
   }
 }
 
 // The groups of rows of one strip, forwards or backwards. A streaming group needs rows that are alike in alignment; where they
 // are not, rows go one at a time, each with a head of its own.
-INLINE void K(map_strip)(const bool gradient, const bool relu, const bool streamed, const panel *m, bool backwards,
-                         steppe_activation kind, double parameter) {
+INLINE void K(map_strip)(const bool gradient, const bool masked, const bool relu, const bool streamed, const panel *m,
+                         bool backwards, steppe_activation kind, double parameter) {
   const bool activated = !gradient && !relu && kind != STEPPE_IDENTITY, alike = !streamed || (size_t)m->ldy % LINE == 0;
   for (size_t done = 0; done < m->rows;) {
     const size_t left = m->rows - done, taken = alike && left >= ROWS_OF_MAP ? ROWS_OF_MAP : 1;
@@ -241,9 +266,9 @@ INLINE void K(map_strip)(const bool gradient, const bool relu, const bool stream
     const size_t head = streamed ? head_of(g.y) : 0;
     const ptrdiff_t ahead = left < 2 * taken ? 0 : backwards ? -(ptrdiff_t)taken : (ptrdiff_t)taken;
     if (taken == ROWS_OF_MAP) {
-      K(map_group)(gradient, relu, streamed, ROWS_OF_MAP, &g, head, ahead);
+      K(map_group)(gradient, masked, relu, streamed, ROWS_OF_MAP, &g, head, ahead);
     } else {
-      K(map_group)(gradient, relu, streamed, 1, &g, head, ahead);
+      K(map_group)(gradient, masked, relu, streamed, 1, &g, head, ahead);
     }
     if (activated) {
       for (size_t r = 0; r < taken; r++) {
@@ -256,10 +281,10 @@ INLINE void K(map_strip)(const bool gradient, const bool relu, const bool stream
 }
 
 // Blocks of rows and strips of columns, each forwards or each backwards.
-INLINE void K(map_panel)(const bool gradient, const bool relu, const bool streamed, const panel *whole, bool backwards,
-                         steppe_activation kind, double parameter) {
+INLINE void K(map_panel)(const bool gradient, const bool masked, const bool relu, const bool streamed, const panel *whole,
+                         bool backwards, steppe_activation kind, double parameter) {
   if (whole->columns < LANES) {
-    K(map_narrow)(gradient, relu, whole, backwards);
+    K(map_narrow)(gradient, masked, relu, whole, backwards);
     for (size_t r = 0; !gradient && !relu && kind != STEPPE_IDENTITY && r < whole->rows; r++) {
       scalar *y = whole->y + (ptrdiff_t)r * whole->ldy;
       K(activate)(kind, parameter, y, y, whole->columns);
@@ -275,9 +300,9 @@ INLINE void K(map_panel)(const bool gradient, const bool relu, const bool stream
       const size_t column = strip * STRIP, columns = strip + 1 == n ? whole->columns - column : STRIP;
       const panel m = part(*whole, row, rows, column, columns);
       if (streamed && columns >= STREAMED) {
-        K(map_strip)(gradient, relu, true, &m, backwards, kind, parameter);
+        K(map_strip)(gradient, masked, relu, true, &m, backwards, kind, parameter);
       } else {
-        K(map_strip)(gradient, relu, false, &m, backwards, kind, parameter);
+        K(map_strip)(gradient, masked, relu, false, &m, backwards, kind, parameter);
       }
     }
   }
@@ -307,7 +332,7 @@ INLINE const scalar *K(repeated)(const scalar *p, size_t columns, size_t fold, s
 #define repeated K(repeated)
 
 // The panel that takes `fold` rows as one; `rest` becomes the rows left over.
-INLINE panel K(folded)(const panel *m, size_t fold, scalar buffers[4][STRIP], panel *rest) {
+INLINE panel K(folded)(const panel *m, size_t fold, scalar buffers[6][STRIP], panel *rest) {
   const size_t rows = m->rows / fold;
   panel f = *m;
   f.rows = rows;
@@ -317,16 +342,18 @@ INLINE panel K(folded)(const panel *m, size_t fold, scalar buffers[4][STRIP], pa
   f.a = repeated(m->a, m->columns, fold, buffers[1]);
   f.b = repeated(m->b, m->columns, fold, buffers[2]);
   f.e = repeated(m->e, m->columns, fold, buffers[3]);
+  f.scale = repeated(m->scale, m->columns, fold, buffers[4]);
+  f.offset = repeated(m->offset, m->columns, fold, buffers[5]);
   *rest = part(*m, rows * fold, m->rows - rows * fold, 0, m->columns);
   return f;
 }
 
-INLINE void K(sums_columns)(const bool gradient, panel m) {
+INLINE void K(sums_columns)(const bool gradient, const bool masked, panel m) {
   if (m.rows == 0 || m.columns == 0) return;
   const size_t fold = K(folding)(&m);
   for (;;) {
     panel now = m, rest = m;
-    scalar buffers[4][STRIP];
+    scalar buffers[6][STRIP];
     double first[STRIP], second[STRIP];
     rest.rows = 0;
     if (fold > 1 && m.rows >= fold) {
@@ -335,7 +362,7 @@ INLINE void K(sums_columns)(const bool gradient, panel m) {
       now.first = first;
       now.second = second;
     }
-    K(sums_panel)(gradient, &now);
+    K(sums_panel)(gradient, masked, &now);
     for (size_t i = 0; now.columns != m.columns && i < fold; i++) {
       for (size_t c = 0; c < m.columns; c++) {
         m.first[c] += first[i * m.columns + c];
@@ -347,16 +374,16 @@ INLINE void K(sums_columns)(const bool gradient, panel m) {
   }
 }
 
-INLINE void K(map_columns)(const bool gradient, const bool relu, const bool streamed, panel m, bool backwards,
-                           steppe_activation kind, double parameter) {
+INLINE void K(map_columns)(const bool gradient, const bool masked, const bool relu, const bool streamed, panel m,
+                           bool backwards, steppe_activation kind, double parameter) {
   if (m.rows == 0 || m.columns == 0) return;
   const size_t fold = K(folding)(&m);
   for (;;) {
     panel now = m, rest = m;
-    scalar buffers[4][STRIP];
+    scalar buffers[6][STRIP];
     rest.rows = 0;
     if (fold > 1 && m.rows >= fold) now = K(folded)(&m, fold, buffers, &rest);
-    K(map_panel)(gradient, relu, streamed, &now, backwards, kind, parameter);
+    K(map_panel)(gradient, masked, relu, streamed, &now, backwards, kind, parameter);
     if (rest.rows == 0) return;
     m = rest;
   }
@@ -366,14 +393,20 @@ INLINE void K(map_columns)(const bool gradient, const bool relu, const bool stre
 
 static void K(column_moments)(const void *x, ptrdiff_t ldx, size_t rows, size_t columns, const void *shift, double *sums,
                               double *squares) {
-  K(sums_columns)(false, (panel){.x = x, .ldx = ldx, .rows = rows, .columns = columns, .shift = shift, .first = sums,
-                                 .second = squares});
+  K(sums_columns)(false, false, (panel){.x = x, .ldx = ldx, .rows = rows, .columns = columns, .shift = shift, .first = sums,
+                                        .second = squares});
 }
 
 static void K(column_gradient_sums)(const void *x, ptrdiff_t ldx, const void *dy, ptrdiff_t lddy, size_t rows, size_t columns,
-                                    const void *shift, double *gradients, double *products) {
-  K(sums_columns)(true, (panel){.x = x, .ldx = ldx, .dy = dy, .lddy = lddy, .rows = rows, .columns = columns, .shift = shift,
-                                .first = gradients, .second = products});
+                                    const void *shift, const void *scale, const void *offset, double *gradients,
+                                    double *products) {
+  const panel m = {.x = x, .ldx = ldx, .dy = dy, .lddy = lddy, .rows = rows, .columns = columns, .shift = shift, .scale = scale,
+                   .offset = offset, .first = gradients, .second = products};
+  if (scale) {
+    K(sums_columns)(true, true, m);
+  } else {
+    K(sums_columns)(true, false, m);
+  }
 }
 
 static void K(column_normalize)(steppe_activation kind, double parameter, const void *x, ptrdiff_t ldx, void *y, ptrdiff_t ldy,
@@ -383,27 +416,43 @@ static void K(column_normalize)(steppe_activation kind, double parameter, const 
                    .e = offset};
   if (kind == STEPPE_RELU) {
     if (stream) {
-      K(map_columns)(false, true, true, m, backwards, STEPPE_RELU, 0);
+      K(map_columns)(false, false, true, true, m, backwards, STEPPE_RELU, 0);
     } else {
-      K(map_columns)(false, true, false, m, backwards, STEPPE_RELU, 0);
+      K(map_columns)(false, false, true, false, m, backwards, STEPPE_RELU, 0);
     }
   } else if (kind == STEPPE_IDENTITY && stream) {
-    K(map_columns)(false, false, true, m, backwards, STEPPE_IDENTITY, 0);
+    K(map_columns)(false, false, false, true, m, backwards, STEPPE_IDENTITY, 0);
   } else {
     // The other activations go over each row's strip while it is in the L1 cache, so it is not streamed.
-    K(map_columns)(false, false, false, m, backwards, kind, parameter);
+    K(map_columns)(false, false, false, false, m, backwards, kind, parameter);
+  }
+}
+
+static void K(column_normalize_residual)(const void *x, ptrdiff_t ldx, const void *residual, ptrdiff_t ldr, void *y,
+                                         ptrdiff_t ldy, size_t rows, size_t columns, const void *shift, const void *scale,
+                                         const void *offset, bool backwards, bool stream) {
+  const panel m = {.x = x, .ldx = ldx, .dy = residual, .lddy = ldr, .y = y, .ldy = ldy, .rows = rows, .columns = columns,
+                   .shift = shift, .b = scale, .e = offset};
+  if (stream) {
+    K(map_columns)(true, false, true, true, m, backwards, STEPPE_RELU, 0);
+  } else {
+    K(map_columns)(true, false, true, false, m, backwards, STEPPE_RELU, 0);
   }
 }
 
 static void K(column_gradient)(const void *x, ptrdiff_t ldx, const void *dy, ptrdiff_t lddy, void *dx, ptrdiff_t lddx,
-                               size_t rows, size_t columns, const void *shift, const void *a, const void *b, const void *e,
-                               bool backwards, bool stream) {
+                               size_t rows, size_t columns, const void *shift, const void *scale, const void *offset,
+                               const void *a, const void *b, const void *e, bool backwards, bool stream) {
   const panel m = {.x = x, .ldx = ldx, .dy = dy, .lddy = lddy, .y = dx, .ldy = lddx, .rows = rows, .columns = columns,
-                   .shift = shift, .a = a, .b = b, .e = e};
-  if (stream) {
-    K(map_columns)(true, false, true, m, backwards, STEPPE_IDENTITY, 0);
+                   .shift = shift, .a = a, .b = b, .e = e, .scale = scale, .offset = offset};
+  if (scale && stream) {
+    K(map_columns)(true, true, false, true, m, backwards, STEPPE_IDENTITY, 0);
+  } else if (scale) {
+    K(map_columns)(true, true, false, false, m, backwards, STEPPE_IDENTITY, 0);
+  } else if (stream) {
+    K(map_columns)(true, false, false, true, m, backwards, STEPPE_IDENTITY, 0);
   } else {
-    K(map_columns)(true, false, false, m, backwards, STEPPE_IDENTITY, 0);
+    K(map_columns)(true, false, false, false, m, backwards, STEPPE_IDENTITY, 0);
   }
 }
 
@@ -411,6 +460,11 @@ static void K(column_gradient)(const void *x, ptrdiff_t ldx, const void *dy, ptr
 
 #define WAYS ((size_t)4)
 #define STRIDE (WAYS * LANES)
+
+// A channel's coefficients.
+typedef struct K(line) {
+  scalar shift, a, b, e, scale, offset;
+} K(line);
 
 // Runs without gaps between them are one.
 INLINE void K(join_runs)(ptrdiff_t stride, size_t *runs, size_t *length) {
@@ -422,10 +476,10 @@ INLINE void K(join_runs)(ptrdiff_t stride, size_t *runs, size_t *length) {
 #define join_runs K(join_runs)
 
 // Sums over runs, in WAYS independent pairs of vectors, which are merged in double before any lane has taken ADDITIONS values.
-INLINE void K(sums_runs)(const bool gradient, const scalar *x, const scalar *dy, ptrdiff_t stride, size_t runs, size_t length,
-                         scalar shift_value, double *first, double *second) {
+INLINE void K(sums_runs)(const bool gradient, const bool masked, const scalar *x, const scalar *dy, ptrdiff_t stride, size_t runs,
+                         size_t length, K(line) k, double *first, double *second) {
   join_runs(stride, &runs, &length);
-  const vector shift = splat(shift_value);
+  const vector shift = splat(k.shift), scale = splat(k.scale), offset = splat(k.offset);
   const size_t whole = length / LANES * LANES, left = length - whole;
   // The lanes that count in a run's last vector: it reaches back over values that have been added, or where the run is shorter
   // than a vector it has spare lanes at its end.
@@ -433,35 +487,38 @@ INLINE void K(sums_runs)(const bool gradient, const scalar *x, const scalar *dy,
   for (size_t i = 0; i < LANES; i++) fresh[i] = (length < LANES ? i < left : i >= LANES - left) ? -1 : 0;
   wide total_u = {0}, total_v = {0};
   vector u[WAYS], v[WAYS];
-  UNROLL for (size_t k = 0; k < WAYS; k++) u[k] = v[k] = splat(0);
+  UNROLL for (size_t way = 0; way < WAYS; way++) u[way] = v[way] = splat(0);
   size_t used = 0;
   for (size_t run = 0; run < runs; run++, x += stride, dy = gradient ? dy + stride : dy) {
     for (size_t i = 0; i < length;) {
       const size_t most = (ADDITIONS - used - 2) * STRIDE, end = whole - i < most ? whole : i + most;
       used += (end - i) / STRIDE;
       for (; i + STRIDE <= end; i += STRIDE) {
-        UNROLL for (size_t k = 0; k < WAYS; k++) {
-          const vector d = load(x + i + k * LANES) - shift;
-          const vector w = gradient ? load(dy + i + k * LANES) : d;
-          u[k] += w;
-          v[k] += w * d;
+        UNROLL for (size_t way = 0; way < WAYS; way++) {
+          const vector d = load(x + i + way * LANES) - shift;
+          vector w = gradient ? load(dy + i + way * LANES) : d;
+          if (masked) w = passed(d * scale + offset, w);
+          u[way] += w;
+          v[way] += w * d;
         }
       }
       if (end == whole) {
         // Up to WAYS − 1 whole vectors, then the ragged end.
-        UNROLL for (size_t k = 0; k + 1 < WAYS; k++) {
+        UNROLL for (size_t way = 0; way + 1 < WAYS; way++) {
           if (i + LANES > whole) break;
           const vector d = load(x + i) - shift;
-          const vector w = gradient ? load(dy + i) : d;
-          u[k] += w;
-          v[k] += w * d;
+          vector w = gradient ? load(dy + i) : d;
+          if (masked) w = passed(d * scale + offset, w);
+          u[way] += w;
+          v[way] += w * d;
           i += LANES;
         }
         if (left) {
-          const vector end_x = length < LANES ? load_first(x, length, shift_value) : load(x + length - LANES);
+          const vector end_x = length < LANES ? load_first(x, length, k.shift) : load(x + length - LANES);
           const vector d = choose(fresh, end_x - shift, splat(0));
           vector w = d;
           if (gradient) w = choose(fresh, length < LANES ? load_first(dy, length, 0) : load(dy + length - LANES), splat(0));
+          if (masked) w = passed(d * scale + offset, w);
           u[WAYS - 1] += w;
           v[WAYS - 1] += w * d;
         }
@@ -469,18 +526,18 @@ INLINE void K(sums_runs)(const bool gradient, const scalar *x, const scalar *dy,
         i = length;
       }
       if (used + 4 > ADDITIONS) {
-        UNROLL for (size_t k = 0; k < WAYS; k++) {
-          total_u += __builtin_convertvector(u[k], wide);
-          total_v += __builtin_convertvector(v[k], wide);
-          u[k] = v[k] = splat(0);
+        UNROLL for (size_t way = 0; way < WAYS; way++) {
+          total_u += __builtin_convertvector(u[way], wide);
+          total_v += __builtin_convertvector(v[way], wide);
+          u[way] = v[way] = splat(0);
         }
         used = 0;
       }
     }
   }
-  UNROLL for (size_t k = 0; k < WAYS; k++) {
-    total_u += __builtin_convertvector(u[k], wide);
-    total_v += __builtin_convertvector(v[k], wide);
+  UNROLL for (size_t way = 0; way < WAYS; way++) {
+    total_u += __builtin_convertvector(u[way], wide);
+    total_v += __builtin_convertvector(v[way], wide);
   }
   for (size_t i = 0; i < LANES; i++) *first += total_u[i], *second += total_v[i];
 }
@@ -488,20 +545,18 @@ INLINE void K(sums_runs)(const bool gradient, const scalar *x, const scalar *dy,
 // Elements of one turn of a map's loop: two whole lines.
 #define TURN (2 * LINE)
 
-typedef struct K(line) {
-  scalar shift, a, b, e;
-} K(line);
-
-INLINE vector K(map_value)(const bool gradient, const bool relu, K(line) k, vector x, vector dy) {
-  vector y = (x - splat(k.shift)) * splat(k.b) + splat(k.e);
-  if (gradient) y = dy * splat(k.a) + y;
+INLINE vector K(map_value)(const bool gradient, const bool masked, const bool relu, K(line) k, vector x, vector dy) {
+  const vector d = x - splat(k.shift);
+  vector y = d * splat(k.b) + splat(k.e);
+  if (masked) dy = passed(d * splat(k.scale) + splat(k.offset), dy);
+  if (gradient) y = relu ? dy + y : dy * splat(k.a) + y;
   return relu ? positive(y) : y;
 }
-#define map_value(x, dy) K(map_value)(gradient, relu, k, x, dy)
+#define map_value(x, dy) K(map_value)(gradient, masked, relu, k, x, dy)
 
 // One run, or a stretch of one. The ragged ends are computed before the whole vectors are written and written after them.
-INLINE void K(map_run)(const bool gradient, const bool relu, const bool streamed, const scalar *x, const scalar *dy, scalar *y,
-                       size_t length, K(line) k) {
+INLINE void K(map_run)(const bool gradient, const bool masked, const bool relu, const bool streamed, const scalar *x,
+                       const scalar *dy, scalar *y, size_t length, K(line) k) {
   const vector none = splat(0);
   if (length < LANES) {
     const vector r = map_value(load_first(x, length, k.shift), gradient ? load_first(dy, length, 0) : none);
@@ -536,8 +591,8 @@ INLINE void K(map_run)(const bool gradient, const bool relu, const bool streamed
 
 // Runs, and the stretches of long ones, forwards or backwards. A stretch is a page, so the activations that are not fused find
 // it in the L1 cache.
-INLINE void K(map_runs)(const bool gradient, const bool relu, const bool streamed, const scalar *x, const scalar *dy, scalar *y,
-                        ptrdiff_t stride, size_t runs, size_t length, K(line) k, bool backwards, steppe_activation kind,
+INLINE void K(map_runs)(const bool gradient, const bool masked, const bool relu, const bool streamed, const scalar *x,
+                        const scalar *dy, scalar *y, ptrdiff_t stride, size_t runs, size_t length, K(line) k, bool backwards, steppe_activation kind,
                         double parameter) {
   const bool activated = !gradient && !relu && kind != STEPPE_IDENTITY;
   join_runs(stride, &runs, &length);
@@ -549,9 +604,9 @@ INLINE void K(map_runs)(const bool gradient, const bool relu, const bool streame
       const ptrdiff_t at = run + (ptrdiff_t)(piece * STRIP);
       const size_t count = piece + 1 == pieces ? length - piece * STRIP : STRIP;
       if (streamed && count >= STREAMED) {
-        K(map_run)(gradient, relu, true, x + at, gradient ? dy + at : dy, y + at, count, k);
+        K(map_run)(gradient, masked, relu, true, x + at, gradient ? dy + at : dy, y + at, count, k);
       } else {
-        K(map_run)(gradient, relu, false, x + at, gradient ? dy + at : dy, y + at, count, k);
+        K(map_run)(gradient, masked, relu, false, x + at, gradient ? dy + at : dy, y + at, count, k);
       }
       if (activated) K(activate)(kind, parameter, y + at, y + at, count);
     }
@@ -563,12 +618,17 @@ INLINE void K(map_runs)(const bool gradient, const bool relu, const bool streame
 
 static void K(run_moments)(const void *x, ptrdiff_t stride, size_t runs, size_t length, double shift, double *sum,
                            double *squares) {
-  K(sums_runs)(false, x, NULL, stride, runs, length, (scalar)shift, sum, squares);
+  K(sums_runs)(false, false, x, NULL, stride, runs, length, (K(line)){.shift = (scalar)shift}, sum, squares);
 }
 
 static void K(run_gradient_sums)(const void *x, const void *dy, ptrdiff_t stride, size_t runs, size_t length, double shift,
-                                 double *gradient, double *product) {
-  K(sums_runs)(true, x, dy, stride, runs, length, (scalar)shift, gradient, product);
+                                 bool relu, double scale, double offset, double *gradient, double *product) {
+  const K(line) k = {.shift = (scalar)shift, .scale = (scalar)scale, .offset = (scalar)offset};
+  if (relu) {
+    K(sums_runs)(true, true, x, dy, stride, runs, length, k, gradient, product);
+  } else {
+    K(sums_runs)(true, false, x, dy, stride, runs, length, k, gradient, product);
+  }
 }
 
 static void K(run_normalize)(steppe_activation kind, double parameter, const void *x, void *y, ptrdiff_t stride, size_t runs,
@@ -577,25 +637,41 @@ static void K(run_normalize)(steppe_activation kind, double parameter, const voi
   if (length == 0) return;
   if (kind == STEPPE_RELU) {
     if (stream) {
-      K(map_runs)(false, true, true, x, NULL, y, stride, runs, length, k, backwards, STEPPE_RELU, 0);
+      K(map_runs)(false, false, true, true, x, NULL, y, stride, runs, length, k, backwards, STEPPE_RELU, 0);
     } else {
-      K(map_runs)(false, true, false, x, NULL, y, stride, runs, length, k, backwards, STEPPE_RELU, 0);
+      K(map_runs)(false, false, true, false, x, NULL, y, stride, runs, length, k, backwards, STEPPE_RELU, 0);
     }
   } else if (kind == STEPPE_IDENTITY && stream) {
-    K(map_runs)(false, false, true, x, NULL, y, stride, runs, length, k, backwards, STEPPE_IDENTITY, 0);
+    K(map_runs)(false, false, false, true, x, NULL, y, stride, runs, length, k, backwards, STEPPE_IDENTITY, 0);
   } else {
-    K(map_runs)(false, false, false, x, NULL, y, stride, runs, length, k, backwards, kind, parameter);
+    K(map_runs)(false, false, false, false, x, NULL, y, stride, runs, length, k, backwards, kind, parameter);
+  }
+}
+
+static void K(run_normalize_residual)(const void *x, const void *residual, void *y, ptrdiff_t stride, size_t runs, size_t length,
+                                      double shift, double scale, double offset, bool backwards, bool stream) {
+  const K(line) k = {.shift = (scalar)shift, .b = (scalar)scale, .e = (scalar)offset};
+  if (length == 0) return;
+  if (stream) {
+    K(map_runs)(true, false, true, true, x, residual, y, stride, runs, length, k, backwards, STEPPE_RELU, 0);
+  } else {
+    K(map_runs)(true, false, true, false, x, residual, y, stride, runs, length, k, backwards, STEPPE_RELU, 0);
   }
 }
 
 static void K(run_gradient)(const void *x, const void *dy, void *dx, ptrdiff_t stride, size_t runs, size_t length, double shift,
-                            double a, double b, double e, bool backwards, bool stream) {
-  const K(line) k = {.shift = (scalar)shift, .a = (scalar)a, .b = (scalar)b, .e = (scalar)e};
+                            bool relu, double scale, double offset, double a, double b, double e, bool backwards, bool stream) {
+  const K(line) k = {.shift = (scalar)shift, .a = (scalar)a, .b = (scalar)b, .e = (scalar)e, .scale = (scalar)scale,
+                     .offset = (scalar)offset};
   if (length == 0) return;
-  if (stream) {
-    K(map_runs)(true, false, true, x, dy, dx, stride, runs, length, k, backwards, STEPPE_IDENTITY, 0);
+  if (relu && stream) {
+    K(map_runs)(true, true, false, true, x, dy, dx, stride, runs, length, k, backwards, STEPPE_IDENTITY, 0);
+  } else if (relu) {
+    K(map_runs)(true, true, false, false, x, dy, dx, stride, runs, length, k, backwards, STEPPE_IDENTITY, 0);
+  } else if (stream) {
+    K(map_runs)(true, false, false, true, x, dy, dx, stride, runs, length, k, backwards, STEPPE_IDENTITY, 0);
   } else {
-    K(map_runs)(true, false, false, x, dy, dx, stride, runs, length, k, backwards, STEPPE_IDENTITY, 0);
+    K(map_runs)(true, false, false, false, x, dy, dx, stride, runs, length, k, backwards, STEPPE_IDENTITY, 0);
   }
 }
 
@@ -614,6 +690,7 @@ static void K(run_gradient)(const void *x, const void *dy, void *dx, ptrdiff_t s
 #undef part
 #undef strips
 #undef positive
+#undef passed
 #undef head_of
 #undef finish_stream
 #undef repeated

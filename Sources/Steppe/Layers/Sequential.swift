@@ -66,26 +66,7 @@ public final class Sequential<Scalar: TensorScalar>: Layer {
   }
 
   public func forward(_ input: Tensor<Scalar>) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
-    var value = input
-    var pullbacks: [Pullback<Scalar>] = []
-    pullbacks.reserveCapacity(layers.count)
-    for layer in layers {
-      let (output, pullback) = layer.forward(value)
-      value = output
-      pullbacks.append(pullback)
-    }
-    // Below the first layer with parameters no gradient serves anyone but the caller.
-    let firstTrained = layers.firstIndex { $0.parameters.contains(where: \.isTrainable) } ?? layers.count
-    let pullback = Pullback<Scalar>(shape: value.shape) { gradient, needsInput in
-      var gradient = gradient
-      for (index, pullback) in pullbacks.enumerated().reversed() {
-        if !needsInput, index < firstTrained { return nil }
-        guard let next = pullback.run(gradient, needsInput: needsInput || index > firstTrained) else { return nil }
-        gradient = next
-      }
-      return gradient
-    }
-    return (value, pullback)
+    SequentialUnit.forward(SequentialUnit.plan(layers), input)
   }
 
   public var inferenceSteps: [InferenceStep<Scalar>] { layers.flatMap { $0.inferenceSteps } }

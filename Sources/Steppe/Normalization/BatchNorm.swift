@@ -139,9 +139,12 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
       ? normalizedByRunning(input) : Self.normalizedByBatch(input, gamma.value, beta.value, epsilon, layout).output
   }
 
-  private func normalizedByRunning(_ input: Tensor<Scalar>) -> Tensor<Scalar> {
+  private func normalizedByRunning(
+    _ input: Tensor<Scalar>, _ activation: Activation = .identity
+  ) -> Tensor<Scalar> {
     let (scale, shift) = runningAffine()
-    return scaledAndShifted(input, mean: runningMean, scale: scale, shift: shift, layout: layout)
+    return scaledAndShifted(
+      input, mean: runningMean, scale: scale, shift: shift, layout: layout, activation: activation)
   }
 
   /// γ·rstd̄ and β, for y = (x − μ̄)·scale + shift.
@@ -157,17 +160,49 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
   // MARK: Training
 
   public func forward(_ input: Tensor<Scalar>) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
+    forward(input, activation: .identity)
+  }
+
+  /// This layer and an activation after it, the identity or ReLU, in one pass each way: what the two layers give one after another.
+  package func forward(
+    _ input: Tensor<Scalar>, activation: Activation
+  ) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
+    require(
+      activation == .identity || activation == .relu, "\(title): expected a fused identity or ReLU, got \(activation)")
     check(input, training: true)
-    if isFrozen, tracksRunningStatistics { return forwardFrozen(input) }
-    let (x, gammaValue) = (input.contiguous(), gamma.value)
-    let (output, moments) = Self.normalizedByBatch(x, gammaValue, beta.value, epsilon, layout)
+    if isFrozen, tracksRunningStatistics { return forwardFrozen(input, activation) }
+    return forwardByBatch(input, activation)
+  }
+
+  /// Whether training normalizes by the batch at hand, not by the running averages.
+  package var normalizesByBatch: Bool { usesBatch(training: true) }
+
+  /// max(this layer's output + `residual`, 0) in one pass, where ``normalizesByBatch``, and a pullback that takes the gradient of the
+  /// sum: what ReLU's own pullback returns.
+  package func forward(
+    _ input: Tensor<Scalar>, residual: Tensor<Scalar>
+  ) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
+    check(input, training: true)
+    require(
+      normalizesByBatch && residual.shape == input.shape,
+      "\(title): expected a residual of shape \(input.shape) and a layer that is not frozen, got \(residual.shape)")
+    return forwardByBatch(input, .relu, residual: residual)
+  }
+
+  private func forwardByBatch(
+    _ input: Tensor<Scalar>, _ activation: Activation, residual: Tensor<Scalar>? = nil
+  ) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
+    let (x, gammaValue, betaValue) = (input.contiguous(), gamma.value, beta.value)
+    let (output, moments) = Self.normalizedByBatch(
+      x, gammaValue, betaValue, epsilon, layout, activation, residual: residual)
     if tracksRunningStatistics, !isFrozen {
       track(moments, count: ChannelShape(shape: x.shape, place: layout).valuesPerChannel)
     }
     let trains = !isFrozen
+    let masked = residual == nil ? activation : .identity
     let pullback = Pullback<Scalar>(shape: output.shape) { [self] gradient, needsInput in
       let (dx, dGamma, dBeta) = Self.gradients(
-        x, gradient.contiguous(), gammaValue, moments, epsilon, layout, needsInput: needsInput)
+        x, gradient.contiguous(), gammaValue, betaValue, moments, epsilon, layout, masked, needsInput: needsInput)
       if trains, gamma.isTrainable { gamma.accumulate(dGamma) }
       if trains, beta.isTrainable { beta.accumulate(dBeta) }
       return dx
@@ -175,14 +210,21 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
     return (output, pullback)
   }
 
-  private func forwardFrozen(_ input: Tensor<Scalar>) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
+  private func forwardFrozen(
+    _ input: Tensor<Scalar>, _ activation: Activation
+  ) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
     let scale = runningAffine().scale
     let layout = layout
     let zeros = Tensor<Scalar>.zeros(shape: [channels])
+    let output = normalizedByRunning(input, activation)
+    let activated = activation == .identity ? nil : output
     let pullback = Pullback<Scalar>(shape: input.shape) { dy, needsInput in
-      needsInput ? scaledAndShifted(dy, mean: zeros, scale: scale, shift: zeros, layout: layout) : nil
+      guard needsInput else { return nil }
+      // What ReLU gave is 0 where what it took was not above 0.
+      let gradient = activated.map { activation.gradient($0, dy) } ?? dy
+      return scaledAndShifted(gradient, mean: zeros, scale: scale, shift: zeros, layout: layout)
     }
-    return (normalizedByRunning(input), pullback)
+    return (output, pullback)
   }
 
   @_specialize(where Scalar == Float)
@@ -206,36 +248,37 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
   // MARK: The kernels' work
 
   private static func normalizedByBatch(
-    _ input: Tensor<Scalar>, _ gamma: Tensor<Scalar>, _ beta: Tensor<Scalar>, _ epsilon: Double, _ layout: ChannelPlace
+    _ input: Tensor<Scalar>, _ gamma: Tensor<Scalar>, _ beta: Tensor<Scalar>, _ epsilon: Double,
+    _ layout: ChannelPlace, _ activation: Activation = .identity, residual: Tensor<Scalar>? = nil
   ) -> (output: Tensor<Scalar>, moments: ChannelMoments) {
-    let (x, g, b) = (input.contiguous(), gamma.contiguous(), beta.contiguous())
+    let (x, g, b, r) = (input.contiguous(), gamma.contiguous(), beta.contiguous(), residual?.contiguous())
     let output = Tensor<Scalar>(uninitialized: x.shape)
     let work = ChannelNormalization<Scalar>(ChannelShape(shape: x.shape, place: layout))
     let moments = work.forward(
-      x: x.address, y: output.address, gamma: g.address, beta: b.address, epsilon: epsilon, activation: .identity)
-    withExtendedLifetime((x, g, b)) {}
+      x: x.address, y: output.address, gamma: g.address, beta: b.address, epsilon: epsilon, activation: activation,
+      residual: r?.address)
+    withExtendedLifetime((x, g, b, r)) {}
     return (output, moments)
   }
 
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
   private static func gradients(
-    _ x: Tensor<Scalar>, _ dy: Tensor<Scalar>, _ gamma: Tensor<Scalar>, _ moments: ChannelMoments, _ epsilon: Double,
-    _ layout: ChannelPlace, needsInput: Bool
+    _ x: Tensor<Scalar>, _ dy: Tensor<Scalar>, _ gamma: Tensor<Scalar>, _ beta: Tensor<Scalar>,
+    _ moments: ChannelMoments, _ epsilon: Double, _ layout: ChannelPlace, _ activation: Activation, needsInput: Bool
   ) -> (dx: Tensor<Scalar>?, dGamma: Tensor<Scalar>, dBeta: Tensor<Scalar>) {
-    let g = gamma.contiguous()
+    let (g, b) = (gamma.contiguous(), beta.contiguous())
     let dx = needsInput ? Tensor<Scalar>(uninitialized: x.shape) : nil
     let shape = ChannelShape(shape: x.shape, place: layout)
     let sums = Storage<Double>(count: 2 * shape.channels)
     let (dGamma, dBeta) = (sums.pointer, sums.pointer + shape.channels)
     ChannelNormalization<Scalar>(shape, tensors: 2).backward(
-      x: x.address, dy: dy.address, dx: dx?.address, gamma: g.address, moments: moments, epsilon: epsilon,
-      dGamma: dGamma,
-      dBeta: dBeta)
+      x: x.address, dy: dy.address, dx: dx?.address, gamma: g.address, beta: b.address, moments: moments,
+      epsilon: epsilon, activation: activation, dGamma: dGamma, dBeta: dBeta)
     func tensor(_ values: UnsafePointer<Double>) -> Tensor<Scalar> {
       Tensor(UnsafeBufferPointer(start: values, count: shape.channels).map { Scalar($0) })
     }
-    defer { withExtendedLifetime((x, dy, g, sums)) {} }
+    defer { withExtendedLifetime((x, dy, g, b, sums)) {} }
     return (dx, tensor(dGamma), tensor(dBeta))
   }
 

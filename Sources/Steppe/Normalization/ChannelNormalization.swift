@@ -49,12 +49,15 @@ struct ChannelNormalization<Scalar: TensorScalar> {
 
   // MARK: Forward
 
-  /// y = f(γ·x̂ + β) by the batch's own statistics, which it returns; `gamma` and `beta` have a value for each channel.
+  /// y = f(γ·x̂ + β) by the batch's own statistics, which it returns; `gamma` and `beta` have a value for each channel. With a residual
+  /// y = max(γ·x̂ + β + residual, 0).
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
   func forward(
-    x: Pointer, y: MutablePointer, gamma: Pointer, beta: Pointer, epsilon: Double, activation: Activation
+    x: Pointer, y: MutablePointer, gamma: Pointer, beta: Pointer, epsilon: Double, activation: Activation,
+    residual: Pointer? = nil
   ) -> ChannelMoments {
+    precondition(residual == nil || activation == .relu)
     let moments = ChannelMoments(channels: shape.channels)
     switch schedule {
     case .columns(let parts, let panel):
@@ -62,14 +65,15 @@ struct ChannelNormalization<Scalar: TensorScalar> {
         columnMoments(x, channels, moments)
         let scratch = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: 3)
         scratch.fill { affine($0, moments, gamma, beta, epsilon) }
-        normalizeColumns(x, y, rows: 0..<shape.samples, scratch, activation)
+        normalizeColumns(x, y, rows: 0..<shape.samples, scratch, activation, residual)
       }
     case .rows(let parts):
       rowMoments(x, parts: parts, moments)
       let scratch = ColumnCoefficients<Scalar>(channels: 0..<shape.channels, fold: fold, count: 3)
       scratch.fill { affine($0, moments, gamma, beta, epsilon) }
       Parallel.run(parts: parts) { part in
-        normalizeColumns(x, y, rows: Parallel.range(part, of: parts, count: shape.samples), scratch, activation)
+        let rows = Parallel.range(part, of: parts, count: shape.samples)
+        normalizeColumns(x, y, rows: rows, scratch, activation, residual)
       }
     case .runs, .splitRuns:
       forEachChannel { channel in
@@ -79,9 +83,15 @@ struct ChannelNormalization<Scalar: TensorScalar> {
       } then: { channel, samples in
         let c = affine(channel, moments, gamma, beta, epsilon)
         let start = samples.lowerBound * shape.sampleStride + channel * fold
-        Scalar.kernels.run_normalize(
-          activation.kernel, activation.parameter, x + start, y + start, shape.sampleStride, samples.count, fold,
-          Double(c.0), Double(c.1), Double(c.2), true, streams)
+        if let residual {
+          Scalar.kernels.run_normalize_residual(
+            x + start, residual + start, y + start, shape.sampleStride, samples.count, fold, Double(c.0), Double(c.1),
+            Double(c.2), true, streams)
+        } else {
+          Scalar.kernels.run_normalize(
+            activation.kernel, activation.parameter, x + start, y + start, shape.sampleStride, samples.count, fold,
+            Double(c.0), Double(c.1), Double(c.2), true, streams)
+        }
       }
     }
     return moments
@@ -116,33 +126,46 @@ struct ChannelNormalization<Scalar: TensorScalar> {
 
   // MARK: Backward
 
-  /// dβ = Σdy and dγ = Σdy·x̂ into `sums`, and dx = γ·rstd·(dy − dβ/m − x̂·dγ/m) where `dx` is wanted.
+  /// dβ = Σdy and dγ = Σdy·x̂ into `dBeta` and `dGamma`, and dx = γ·rstd·(dy − dβ/m − x̂·dγ/m) where `dx` is wanted.
+  ///
+  /// `activation`, the identity or ReLU, is what `forward` fused: for ReLU, `dy` is the gradient behind it, and the elements that it
+  /// held back, found by computing them once more, add nothing.
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
   func backward(
-    x: Pointer, dy: Pointer, dx: MutablePointer?, gamma: Pointer, moments: ChannelMoments, epsilon: Double,
-    dGamma: UnsafeMutablePointer<Double>, dBeta: UnsafeMutablePointer<Double>
+    x: Pointer, dy: Pointer, dx: MutablePointer?, gamma: Pointer, beta: Pointer, moments: ChannelMoments,
+    epsilon: Double,
+    activation: Activation = .identity, dGamma: UnsafeMutablePointer<Double>, dBeta: UnsafeMutablePointer<Double>
   ) {
+    precondition(activation == .identity || activation == .relu)
+    let masked = activation == .relu
     let slope = { (channel: Int) in
       gradient(channel, moments, gamma, epsilon, dGamma, dBeta)
+    }
+    let forwards = { (channels: Range<Int>) in
+      let result = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: masked ? 3 : 1)
+      result.fill {
+        masked ? affine($0, moments, gamma, beta, epsilon) : (Scalar(moments.mean[$0]), 0, 0)
+      }
+      return result
     }
     switch schedule {
     case .columns(let parts, let panel):
       forEachPanel(parts: parts, width: panel) { channels in
-        let sums = ColumnSums(columns: channels.count * fold)
-        columnGradientSums(x, dy, rows: 0..<shape.samples, shifts(channels, moments), sums)
+        let (forward, sums) = (forwards(channels), ColumnSums(columns: channels.count * fold))
+        columnGradientSums(x, dy, rows: 0..<shape.samples, forward, sums)
         sums.fold(by: fold) { finishGradient(channels.lowerBound + $0, $1, $2, moments, epsilon, dGamma, dBeta) }
         guard let dx else { return }
         let scratch = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: 4)
         scratch.fill(slope)
-        applyGradient(x, dy, dx, rows: 0..<shape.samples, scratch)
+        applyGradient(x, dy, dx, rows: 0..<shape.samples, forward, scratch)
       }
     case .rows(let parts):
-      let shift = shifts(0..<shape.channels, moments)
+      let forward = forwards(0..<shape.channels)
       let sums = ColumnSums(columns: shape.sampleStride, parts: parts)
       Parallel.run(parts: parts) { part in
         columnGradientSums(
-          x, dy, rows: Parallel.range(part, of: parts, count: shape.samples), shift, sums.part(part))
+          x, dy, rows: Parallel.range(part, of: parts, count: shape.samples), forward, sums.part(part))
       }
       sums.merge()
       sums.fold(by: fold) { finishGradient($0, $1, $2, moments, epsilon, dGamma, dBeta) }
@@ -150,25 +173,26 @@ struct ChannelNormalization<Scalar: TensorScalar> {
       let scratch = ColumnCoefficients<Scalar>(channels: 0..<shape.channels, fold: fold, count: 4)
       scratch.fill(slope)
       Parallel.run(parts: parts) { part in
-        applyGradient(x, dy, dx, rows: Parallel.range(part, of: parts, count: shape.samples), scratch)
+        applyGradient(x, dy, dx, rows: Parallel.range(part, of: parts, count: shape.samples), forward, scratch)
       }
     case .runs, .splitRuns:
+      let sums = { (channel: Int, samples: Range<Int>) in
+        runGradientSums(x, dy, masked, affine(channel, moments, gamma, beta, epsilon), channel, samples)
+      }
       forEachChannel { channel in
-        let (sum, product) = runGradientSums(x, dy, channel, 0..<shape.samples, moments)
+        let (sum, product) = sums(channel, 0..<shape.samples)
         finishGradient(channel, sum, product, moments, epsilon, dGamma, dBeta)
       } merged: {
-        forEachSplitSum { channel, samples in
-          runGradientSums(x, dy, channel, samples, moments)
-        } finish: { channel, sum, product in
+        forEachSplitSum(sums) { channel, sum, product in
           finishGradient(channel, sum, product, moments, epsilon, dGamma, dBeta)
         }
       } then: { channel, samples in
         guard let dx else { return }
-        let c = slope(channel)
+        let (forward, c) = (affine(channel, moments, gamma, beta, epsilon), slope(channel))
         let start = samples.lowerBound * shape.sampleStride + channel * fold
         Scalar.kernels.run_gradient(
-          x + start, dy + start, dx + start, shape.sampleStride, samples.count, fold, Double(c.0), Double(c.1),
-          Double(c.2), Double(c.3), true, streams)
+          x + start, dy + start, dx + start, shape.sampleStride, samples.count, fold, Double(c.0), masked,
+          Double(forward.1), Double(forward.2), Double(c.1), Double(c.2), Double(c.3), true, streams)
       }
     }
   }
@@ -293,39 +317,44 @@ struct ChannelNormalization<Scalar: TensorScalar> {
 
   private func normalizeColumns(
     _ x: Pointer, _ y: MutablePointer, rows: Range<Int>, _ c: ColumnCoefficients<Scalar>, _ activation: Activation,
-    backwards: Bool = true
+    _ residual: Pointer? = nil, backwards: Bool = true
   ) {
     let start = rows.lowerBound * shape.sampleStride + c.channels.lowerBound * fold
+    defer { withExtendedLifetime(c) {} }
+    if let residual {
+      Scalar.kernels.column_normalize_residual(
+        x + start, shape.sampleStride, residual + start, shape.sampleStride, y + start, shape.sampleStride, rows.count,
+        c.columns, c.column(0), c.column(1), c.column(2), backwards, streams)
+      return
+    }
     Scalar.kernels.column_normalize(
       activation.kernel, activation.parameter, x + start, shape.sampleStride, y + start, shape.sampleStride, rows.count,
       c.columns, c.column(0), c.column(1), c.column(2), backwards, streams)
-    withExtendedLifetime(c) {}
   }
 
+  /// `forward` holds the shift, and where a ReLU was fused the scale and the offset.
   private func columnGradientSums(
-    _ x: Pointer, _ dy: Pointer, rows: Range<Int>, _ shift: ColumnCoefficients<Scalar>, _ sums: ColumnSums
+    _ x: Pointer, _ dy: Pointer, rows: Range<Int>, _ forward: ColumnCoefficients<Scalar>, _ sums: ColumnSums
   ) {
-    let start = rows.lowerBound * shape.sampleStride + shift.channels.lowerBound * fold
+    let start = rows.lowerBound * shape.sampleStride + forward.channels.lowerBound * fold
+    let masked = forward.count == 3
     Scalar.kernels.column_gradient_sums(
-      x + start, shape.sampleStride, dy + start, shape.sampleStride, rows.count, shift.columns, shift.column(0),
-      sums.first, sums.second)
-    withExtendedLifetime((shift, sums)) {}
+      x + start, shape.sampleStride, dy + start, shape.sampleStride, rows.count, forward.columns, forward.column(0),
+      masked ? forward.column(1) : nil, masked ? forward.column(2) : nil, sums.first, sums.second)
+    withExtendedLifetime((forward, sums)) {}
   }
 
   private func applyGradient(
-    _ x: Pointer, _ dy: Pointer, _ dx: MutablePointer, rows: Range<Int>, _ c: ColumnCoefficients<Scalar>
+    _ x: Pointer, _ dy: Pointer, _ dx: MutablePointer, rows: Range<Int>, _ forward: ColumnCoefficients<Scalar>,
+    _ c: ColumnCoefficients<Scalar>
   ) {
     let start = rows.lowerBound * shape.sampleStride + c.channels.lowerBound * fold
+    let masked = forward.count == 3
     Scalar.kernels.column_gradient(
       x + start, shape.sampleStride, dy + start, shape.sampleStride, dx + start, shape.sampleStride, rows.count,
-      c.columns, c.column(0), c.column(1), c.column(2), c.column(3), true, streams)
-    withExtendedLifetime(c) {}
-  }
-
-  private func shifts(_ channels: Range<Int>, _ moments: ChannelMoments) -> ColumnCoefficients<Scalar> {
-    let result = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: 1)
-    result.fill { (Scalar(moments.mean[$0]), 0, 0, 0) }
-    return result
+      c.columns, c.column(0), masked ? forward.column(1) : nil, masked ? forward.column(2) : nil, c.column(1),
+      c.column(2), c.column(3), true, streams)
+    withExtendedLifetime((forward, c)) {}
   }
 
   // MARK: Statistics by runs
@@ -367,13 +396,14 @@ struct ChannelNormalization<Scalar: TensorScalar> {
   }
 
   private func runGradientSums(
-    _ x: Pointer, _ dy: Pointer, _ channel: Int, _ samples: Range<Int>, _ moments: ChannelMoments
+    _ x: Pointer, _ dy: Pointer, _ masked: Bool, _ forward: (Scalar, Scalar, Scalar), _ channel: Int,
+    _ samples: Range<Int>
   ) -> (Double, Double) {
     var (sum, product) = (0.0, 0.0)
     let start = samples.lowerBound * shape.sampleStride + channel * fold
     Scalar.kernels.run_gradient_sums(
-      x + start, dy + start, shape.sampleStride, samples.count, fold, Double(Scalar(moments.mean[channel])), &sum,
-      &product)
+      x + start, dy + start, shape.sampleStride, samples.count, fold, Double(forward.0), masked, Double(forward.1),
+      Double(forward.2), &sum, &product)
     return (sum, product)
   }
 
@@ -453,8 +483,8 @@ struct ChannelNormalization<Scalar: TensorScalar> {
 final class ColumnCoefficients<Scalar: TensorScalar> {
   let channels: Range<Int>
   let columns: Int
+  let count: Int
   private let fold: Int
-  private let count: Int
   private let storage: Storage<Scalar>
 
   init(channels: Range<Int>, fold: Int, count: Int) {
