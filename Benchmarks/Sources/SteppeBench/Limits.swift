@@ -38,7 +38,7 @@ struct Limits: Encodable {
     levels = places.map { name, bytes, used in
       // Half of it is copied to the other half.
       let part = max(512, used / 2 / threads / 512 * 512)
-      let times = max(1, (1 << 21) / part)
+      let times = max(1, (1 << 24) / part)
       let amount = Double(threads * part * times)
       let copy = Self.best(duration) {
         Parallel.run(parts: threads) {
