@@ -68,6 +68,14 @@ struct Limits: Encodable {
     doubleRate = operations { loops.multiply_add_double($0) }
   }
 
+  /// How far the limit that differs most has moved, as a factor above 1.
+  func change(to other: Limits) -> Double {
+    func all(_ limits: Limits) -> [Double] {
+      limits.levels.flatMap { [$0.copyRate, $0.readRate] } + [limits.floatRate, limits.doubleRate]
+    }
+    return zip(all(self), all(other)).map { max($0 / $1, $1 / $0) }.max()!
+  }
+
   /// The best rate, in units of 10⁹ a second, of a body that returns how much it did.
   private static func best(_ duration: Duration, _ body: () -> Double) -> Double {
     let clock = ContinuousClock()
