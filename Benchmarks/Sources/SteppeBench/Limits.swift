@@ -38,7 +38,7 @@ struct Limits: Encodable {
     levels = places.map { name, bytes, used in
       // Half of it is copied to the other half.
       let part = max(512, used / 2 / threads / 512 * 512)
-      let times = max(1, (1 << 21) / part)
+      let times = max(1, (1 << 24) / part)
       let amount = Double(threads * part * times)
       let copy = Self.best(duration) {
         Parallel.run(parts: threads) {
@@ -66,6 +66,14 @@ struct Limits: Encodable {
     }
     floatRate = operations { loops.multiply_add_float($0) }
     doubleRate = operations { loops.multiply_add_double($0) }
+  }
+
+  /// How far the limit that differs most has moved, as a factor above 1.
+  func change(to other: Limits) -> Double {
+    func all(_ limits: Limits) -> [Double] {
+      limits.levels.flatMap { [$0.copyRate, $0.readRate] } + [limits.floatRate, limits.doubleRate]
+    }
+    return zip(all(self), all(other)).map { max($0 / $1, $1 / $0) }.max()!
   }
 
   /// The best rate, in units of 10⁹ a second, of a body that returns how much it did.

@@ -5,6 +5,7 @@ import Steppe
 protocol Report {
   func begin()
   func add(_ measurement: Measurement)
+  func end()
 }
 
 /// What measurements depend on beside the code.
@@ -59,6 +60,15 @@ struct Table: Report {
     fflush(nil)  // each line as it comes, in a pipe too
   }
 
+  /// Measures the limits again: what has moved them has moved the cases too.
+  func end() {
+    let change = machine.limits.change(to: Limits(duration: .milliseconds(60)))
+    if change > 1.25 {
+      print(
+        String(format: "\nA limit has moved by a factor of %.1f since the start: other programs were at work.", change))
+    }
+  }
+
   private func pad(_ name: String) -> String { name.padding(toLength: nameWidth, withPad: " ", startingAt: 0) }
 
   private func time(_ seconds: Double) -> String {
@@ -94,6 +104,8 @@ struct JSONLines: Report {
   func add(_ measurement: Measurement) {
     printJSON(Line(measurement: MeasurementLine(measurement, limits: machine.limits), machine: machine))
   }
+
+  func end() {}
 }
 
 /// A measurement as JSON has it.

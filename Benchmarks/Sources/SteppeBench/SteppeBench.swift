@@ -69,5 +69,6 @@ struct SteppeBench: ParsableCommand {
     for item in cases {
       report.add(Sampler(item).measure(for: quick ? .zero : .milliseconds(500), minimumSamples: quick ? 1 : 5))
     }
+    if !quick { report.end() }
   }
 }
