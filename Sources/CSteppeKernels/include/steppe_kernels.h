@@ -107,8 +107,8 @@ typedef struct steppe_kernel_table {
   int32_t tile_columns;  ///< columns likewise; a strip of packed B has as many, the last one as many vectors as it needs
   /// Packs B, or where `transposed` the matrix [columns, depth]: depth · columns scalars, the columns rounded up to whole vectors.
   void (*pack_columns)(const void *b, ptrdiff_t ldb, bool transposed, size_t depth, size_t columns, void *packed);
-  /// Packs A, or where `transposed` the matrix [depth, rows]. `packed` has room for rows · depth scalars.
-  void (*pack_rows)(const void *a, ptrdiff_t lda, bool transposed, size_t rows, size_t depth, void *packed);
+  /// Packs A from its transpose [depth, rows]: rows · depth scalars.
+  void (*pack_rows)(const void *a, ptrdiff_t lda, size_t rows, size_t depth, void *packed);
   /// The product of A, packed (`lda` 0) or as it stands, with packed B. Where β is 0, C is not read.
   void (*multiply)(const void *a, ptrdiff_t lda, const void *b, size_t rows, size_t columns, size_t depth,
                    const steppe_product_finish *finish, void *c, ptrdiff_t ldc);

@@ -234,34 +234,52 @@ static void K(copy_strided)(const void *x, ptrdiff_t x_step, void *y, ptrdiff_t 
   }
 }
 
-// A square of one cache line by one. Source lines are read whole and one after the other, the square turned in a buffer, and
-// target lines written whole: rows a power of two apart, which compete for the same places in the cache, then cost little.
-INLINE void K(transpose_square)(const scalar *x, ptrdiff_t ldx, scalar *y, ptrdiff_t ldy) {
-  enum { side = 64 / sizeof(scalar), lanes = 16 / sizeof(scalar) };
-  typedef scalar small __attribute__((vector_size(16)));
-  typedef scalar small_at __attribute__((vector_size(16), aligned(STEPPE_DOUBLE ? 8 : 4), may_alias));
-  small turned[side][side / lanes];
-  for (ptrdiff_t r = 0; r < side; r += lanes) {
-    const scalar *row = x + r * ldx;
-    for (ptrdiff_t c = 0; c < side; c += lanes) {
-#if STEPPE_DOUBLE
-      const small a = *(const small_at *)(row + c), b = *(const small_at *)(row + ldx + c);
-      turned[c][r / lanes] = __builtin_shufflevector(a, b, 0, 2);
-      turned[c + 1][r / lanes] = __builtin_shufflevector(a, b, 1, 3);
-#else
-      const small a0 = *(const small_at *)(row + c), a1 = *(const small_at *)(row + ldx + c);
-      const small a2 = *(const small_at *)(row + 2 * ldx + c), a3 = *(const small_at *)(row + 3 * ldx + c);
-      const small b0 = __builtin_shufflevector(a0, a1, 0, 4, 1, 5), b1 = __builtin_shufflevector(a0, a1, 2, 6, 3, 7);
-      const small b2 = __builtin_shufflevector(a2, a3, 0, 4, 1, 5), b3 = __builtin_shufflevector(a2, a3, 2, 6, 3, 7);
-      turned[c][r / lanes] = __builtin_shufflevector(b0, b2, 0, 1, 4, 5);
-      turned[c + 1][r / lanes] = __builtin_shufflevector(b0, b2, 2, 3, 6, 7);
-      turned[c + 2][r / lanes] = __builtin_shufflevector(b1, b3, 0, 1, 4, 5);
-      turned[c + 3][r / lanes] = __builtin_shufflevector(b1, b3, 2, 3, 6, 7);
-#endif
-    }
+// Turns a square of vectors in registers. Rounds exchange blocks of half, a quarter, … of the lanes between rows that lie as far apart.
+INLINE void K(turn)(vector rows[LANES]) {
+#define STEPPE_EXCHANGE(half, low, high)                                    \
+  for (size_t r = 0; r < LANES; r++) {                                      \
+    if (r & (half)) continue;                                               \
+    const vector a = rows[r], b = rows[r + (half)];                         \
+    rows[r] = __builtin_shufflevector(a, b, STEPPE_LIST low);               \
+    rows[r + (half)] = __builtin_shufflevector(a, b, STEPPE_LIST high);     \
   }
-  for (ptrdiff_t c = 0; c < side; c++) {
-    for (ptrdiff_t r = 0; r < side; r += lanes) *(small_at *)(y + c * ldy + r) = turned[c][r / lanes];
+#define STEPPE_LIST(...) __VA_ARGS__
+#define STEPPE_ROUND_(half, low, high) _Pragma("clang loop unroll(full)") STEPPE_EXCHANGE(half, low, high)
+#if STEPPE_VECTOR_BYTES == 64 && !STEPPE_DOUBLE
+  STEPPE_ROUND_(8, (0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
+                (8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
+  STEPPE_ROUND_(4, (0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
+                (4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31))
+  STEPPE_ROUND_(2, (0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29),
+                (2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
+  STEPPE_ROUND_(1, (0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
+                (1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
+#elif (STEPPE_VECTOR_BYTES == 64) || (STEPPE_VECTOR_BYTES == 32 && !STEPPE_DOUBLE)
+  STEPPE_ROUND_(4, (0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15))
+  STEPPE_ROUND_(2, (0, 1, 8, 9, 4, 5, 12, 13), (2, 3, 10, 11, 6, 7, 14, 15))
+  STEPPE_ROUND_(1, (0, 8, 2, 10, 4, 12, 6, 14), (1, 9, 3, 11, 5, 13, 7, 15))
+#elif (STEPPE_VECTOR_BYTES == 32) || !STEPPE_DOUBLE
+  STEPPE_ROUND_(2, (0, 1, 4, 5), (2, 3, 6, 7))
+  STEPPE_ROUND_(1, (0, 4, 2, 6), (1, 5, 3, 7))
+#else
+  STEPPE_ROUND_(1, (0, 2), (1, 3))
+#endif
+#undef STEPPE_EXCHANGE
+#undef STEPPE_LIST
+#undef STEPPE_ROUND_
+}
+
+// A square of one cache line by one, whose lines are read and written whole where a vector holds one: rows a power of two apart, which
+// compete for the same places in the cache, then cost little.
+INLINE void K(transpose_square)(const scalar *x, ptrdiff_t ldx, scalar *y, ptrdiff_t ldy) {
+  const size_t side = 64 / sizeof(scalar);
+  for (size_t r = 0; r < side; r += LANES) {
+    for (size_t c = 0; c < side; c += LANES) {
+      vector square[LANES];
+      for (size_t i = 0; i < LANES; i++) square[i] = load(x + (ptrdiff_t)(r + i) * ldx + (ptrdiff_t)c);
+      K(turn)(square);
+      for (size_t i = 0; i < LANES; i++) store(y + (ptrdiff_t)(c + i) * ldy + (ptrdiff_t)r, square[i]);
+    }
   }
 }
 

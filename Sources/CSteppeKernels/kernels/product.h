@@ -48,53 +48,75 @@ INLINE size_t K(strip_width)(size_t columns) {
 
 // ── packing ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+// Packs the transpose of `used` rows of `depth` values, LANES rows and LANES values at a time; what the strip has room for beyond the
+// rows becomes 0.
+INLINE void K(pack_transposed)(const scalar *b, ptrdiff_t ldb, size_t depth, size_t used, size_t width, scalar *strip) {
+  for (size_t k = 0; k < depth; k += LANES) {
+    const size_t deep = depth - k < LANES ? depth - k : LANES;
+    for (size_t c = 0; c < width; c += LANES) {
+      const size_t rows = used > c ? (used - c < LANES ? used - c : LANES) : 0;
+      const scalar *from = b + (ptrdiff_t)c * ldb + (ptrdiff_t)k;
+      scalar *to = strip + k * width + c;
+      vector square[LANES];
+      if (rows == LANES && deep == LANES) {
+        UNROLL for (size_t r = 0; r < LANES; r++) square[r] = load(from + (ptrdiff_t)r * ldb);
+        K(turn)(square);
+        UNROLL for (size_t i = 0; i < LANES; i++) store(to + i * width, square[i]);
+      } else {
+        UNROLL for (size_t r = 0; r < LANES; r++) square[r] = r < rows ? load_first(from + (ptrdiff_t)r * ldb, deep, 0) : splat(0);
+        K(turn)(square);
+        for (size_t i = 0; i < deep; i++) store(to + i * width, square[i]);
+      }
+    }
+  }
+}
+
 static void K(pack_columns)(const void *b, ptrdiff_t ldb, bool transposed, size_t depth, size_t columns, void *packed) {
-  const scalar *from = b;
-  scalar *to = packed;
+  scalar *strip = packed;
   for (size_t c = 0; c < columns;) {
     const size_t width = K(strip_width)(columns - c), used = columns - c < width ? columns - c : width;
-    if (used < width) {
-      for (size_t i = 0; i < depth * width; i += LANES) store(to + i, splat(0));
-    }
     if (transposed) {
-      K(transpose)(from + (ptrdiff_t)c * ldb, ldb, to, (ptrdiff_t)width, used, depth);
+      K(pack_transposed)((const scalar *)b + (ptrdiff_t)c * ldb, ldb, depth, used, width, strip);
     } else {
       for (size_t k = 0; k < depth; k++) {
-        const scalar *row = from + (ptrdiff_t)k * ldb + (ptrdiff_t)c;
-        scalar *line = to + k * width;
+        const scalar *row = (const scalar *)b + (ptrdiff_t)k * ldb + (ptrdiff_t)c;
+        scalar *line = strip + k * width;
         if (used == TILE_COLUMNS) {
           UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) store(line + v * LANES, load(row + v * LANES));
         } else {
-          __builtin_memcpy(line, row, used * sizeof(scalar));
+          size_t i = 0;
+          for (; i + LANES <= used; i += LANES) store(line + i, load(row + i));
+          if (i < used) store(line + i, K(load_tail)(row + i, used - i, 0));
         }
       }
     }
-    to += depth * width;
+    strip += depth * width;
     c += used;
   }
 }
 
-// Vectors that hold the rows of a tile.
+// Vectors that hold the rows of a tile, and steps of the depth that are packed at a time: rows of the source a power of two apart
+// compete for the same few places in the cache, in which so many fit.
 #define ROW_VECTORS ((TILE_ROWS + LANES - 1) / LANES)
+#define PACKED_STEPS ((size_t)8)
 
-static void K(pack_rows)(const void *a, ptrdiff_t lda, bool transposed, size_t rows, size_t depth, void *packed) {
-  const scalar *from = a;
-  scalar *to = packed;
+static void K(pack_rows)(const void *a, ptrdiff_t lda, size_t rows, size_t depth, void *packed) {
   const size_t height = K(strip_height)(rows);
-  for (size_t r = 0; r < rows; r += height) {
-    const size_t used = rows - r < height ? rows - r : height;
-    if (!transposed) {
-      K(transpose)(from + (ptrdiff_t)r * lda, lda, to, (ptrdiff_t)used, used, depth);
-      to += depth * used;
-      continue;
-    }
-    for (size_t k = 0; k < depth; k++, to += used) {
-      const scalar *row = from + (ptrdiff_t)k * lda + (ptrdiff_t)r;
-      if ((depth - 1 - k) * used >= ROW_VECTORS * LANES) {
-        // Whole vectors: what they read and write beyond the strip belongs to rows that follow, which are written later.
-        UNROLL for (size_t v = 0; v < ROW_VECTORS; v++) store(to + v * LANES, load(row + v * LANES));
-      } else {
-        for (size_t i = 0; i < used; i++) to[i] = row[i];
+  for (size_t first = 0; first < depth; first += PACKED_STEPS) {
+    const size_t end = depth - first < PACKED_STEPS ? depth : first + PACKED_STEPS;
+    for (size_t r = 0; r < rows; r += height) {
+      const size_t used = rows - r < height ? rows - r : height;
+      const scalar *row = (const scalar *)a + (ptrdiff_t)first * lda + (ptrdiff_t)r;
+      scalar *to = (scalar *)packed + r * depth + first * used;
+      for (size_t k = first; k < end; k++, row += lda, to += used) {
+        if ((end - 1 - k) * used >= ROW_VECTORS * LANES) {
+          // Whole vectors: what they read and write beyond the strip belongs to steps that follow, which are written later.
+          UNROLL for (size_t v = 0; v < ROW_VECTORS; v++) store(to + v * LANES, load(row + v * LANES));
+        } else {
+          UNROLL for (size_t i = 0; i < TILE_ROWS; i++) {
+            if (i < used) to[i] = row[i];
+          }
+        }
       }
     }
   }
@@ -338,6 +360,7 @@ static void K(multiply_few)(const void *a, ptrdiff_t lda, const void *b, ptrdiff
 #undef FEW
 #undef MOST_VECTORS
 #undef ROW_VECTORS
+#undef PACKED_STEPS
 #undef TILE_ROWS
 #undef TILE_VECTORS
 #undef TILE_COLUMNS

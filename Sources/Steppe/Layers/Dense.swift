@@ -81,29 +81,34 @@ public final class Dense<Scalar: TensorScalar>: Layer {
     let pullback = Pullback<Scalar>(shape: output.shape) { [self] gradient, needsInput in
       let dy = gradient.contiguous()
       let rows = dy.count / outputs
-      defer { withExtendedLifetime((dy, input)) {} }
-      if weight.isTrainable {
-        // dW = dyᵀ·x, straight into the gradient's memory.
-        weight.accumulate { memory, adding in
-          gemm(
-            transposeA: true, m: outputs, n: inputs, k: rows, a: dy.address, lda: outputs, b: input.address,
-            ldb: inputs,
-            beta: adding ? 1 : 0, c: memory, ldc: inputs)
-        }
-      }
+      if weight.isTrainable { gatherWeightGradient(dy, input, rows: rows) }
       if let bias, bias.isTrainable { bias.accumulate(dy.reshaped([rows, outputs]).sum(axis: 0)) }
-      guard needsInput else { return nil }
-      require(
-        weight.version == version,
-        "\(title): expected its pullback before the weight changes, got it after \(weight.version - version) changes")
-      let (w, dx) = (weight.value.contiguous(), Tensor<Scalar>(uninitialized: input.shape))
-      gemm(
-        m: rows, n: inputs, k: outputs, a: dy.address, lda: outputs, b: w.address, ldb: inputs, c: dx.address,
-        ldc: inputs)
-      withExtendedLifetime(w) {}
-      return dx
+      return needsInput ? inputGradient(dy, rows: rows, shape: input.shape, version: version) : nil
     }
     return (output, pullback)
+  }
+
+  /// Adds dW = dyᵀ·x, straight into the gradient's memory; dy and x are contiguous.
+  func gatherWeightGradient(_ dy: Tensor<Scalar>, _ x: Tensor<Scalar>, rows: Int) {
+    weight.accumulate { memory, adding in
+      gemm(
+        transposeA: true, m: outputs, n: inputs, k: rows, a: dy.address, lda: outputs, b: x.address, ldb: inputs,
+        beta: adding ? 1 : 0, c: memory, ldc: inputs)
+    }
+    withExtendedLifetime((dy, x)) {}
+  }
+
+  /// dx = dy·W of the given shape, by the weight as it was at `version`; dy is contiguous.
+  func inputGradient(_ dy: Tensor<Scalar>, rows: Int, shape: [Int], version: Int) -> Tensor<Scalar> {
+    require(
+      weight.version == version,
+      "\(title): expected its pullback before the weight changes, got it after \(weight.version - version) changes")
+    let (w, dx) = (weight.value.contiguous(), Tensor<Scalar>(uninitialized: shape))
+    gemm(
+      m: rows, n: inputs, k: outputs, a: dy.address, lda: outputs, b: w.address, ldb: inputs, c: dx.address,
+      ldc: inputs)
+    withExtendedLifetime((w, dy)) {}
+    return dx
   }
 
   public var inferenceSteps: [InferenceStep<Scalar>] {

@@ -61,8 +61,11 @@ extension Layer {
   }
 
   /// Stops where `input` does not suit: shapes within a program are the programmer's.
-  package func check(_ input: Tensor<Scalar>, training: Bool) {
-    do throws(LayerError) { _ = try outputShape(for: input.shape, training: training) } catch {
+  package func check(_ input: Tensor<Scalar>, training: Bool) { check(shape: input.shape, training: training) }
+
+  /// Stops where an input of `shape` would not suit.
+  func check(shape: [Int], training: Bool) {
+    do throws(LayerError) { _ = try outputShape(for: shape, training: training) } catch {
       stop(error.description)
     }
   }

@@ -2,15 +2,17 @@
 /// result is that of its layers one after another, up to rounding; evaluation and checkpoints know layers only.
 enum SequentialUnit<Scalar: TensorScalar> {
   case layer(any Layer<Scalar>)
+  /// Dense, batch norm, then the identity or ReLU.
+  case normalizedDense(DenseBatchNorm<Scalar>)
   /// Batch norm, then ReLU.
   case normalizedReLU(BatchNorm<Scalar>)
   /// x + f(x) whose f ends with a batch norm, then ReLU.
   case residualReLU(Residual<Scalar>)
 
   /// The units of a list of layers, in order: at each place the longest.
-  static func plan(_ layers: [any Layer<Scalar>]) -> [SequentialUnit] {
+  static func plan(_ layers: ArraySlice<any Layer<Scalar>>) -> [SequentialUnit] {
     var units: [SequentialUnit] = []
-    var rest = layers[...]
+    var rest = layers
     while !rest.isEmpty {
       let (unit, length) = first(of: rest)
       units.append(unit)
@@ -22,6 +24,11 @@ enum SequentialUnit<Scalar: TensorScalar> {
   /// The longest unit at the begin of `layers`, and how many layers it takes.
   private static func first(of layers: ArraySlice<any Layer<Scalar>>) -> (SequentialUnit, Int) {
     let (head, next) = (layers.first!, layers.dropFirst().first)
+    if let dense = head as? Dense<Scalar>, let norm = next as? BatchNorm<Scalar> {
+      let isActivated = (layers.dropFirst(2).first as? ActivationLayer<Scalar>)?.activation == .relu
+      let unit = DenseBatchNorm(dense: dense, norm: norm, activation: isActivated ? .relu : .identity)
+      return (.normalizedDense(unit), isActivated ? 3 : 2)
+    }
     if (next as? ActivationLayer<Scalar>)?.activation == .relu {
       if let norm = head as? BatchNorm<Scalar> { return (.normalizedReLU(norm), 2) }
       if let residual = head as? Residual<Scalar>, residual.branch.layers.last is BatchNorm<Scalar> {
@@ -33,18 +40,20 @@ enum SequentialUnit<Scalar: TensorScalar> {
 
   /// Whether one of its layers has something to train.
   var isTrained: Bool {
-    let layer: any Layer<Scalar> =
+    let layers: [any Layer<Scalar>] =
       switch self {
-      case .layer(let layer): layer
-      case .normalizedReLU(let norm): norm
-      case .residualReLU(let residual): residual
+      case .layer(let layer): [layer]
+      case .normalizedDense(let unit): [unit.dense, unit.norm]
+      case .normalizedReLU(let norm): [norm]
+      case .residualReLU(let residual): [residual]
       }
-    return layer.parameters.contains(where: \.isTrainable)
+    return layers.contains { $0.parameters.contains(where: \.isTrainable) }
   }
 
   func forward(_ input: Tensor<Scalar>) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
     switch self {
     case .layer(let layer): layer.forward(input)
+    case .normalizedDense(let unit): unit.forward(input)
     case .normalizedReLU(let norm): norm.forward(input, activation: .relu)
     case .residualReLU(let residual): residual.forwardWithReLU(input)
     }
@@ -52,7 +61,7 @@ enum SequentialUnit<Scalar: TensorScalar> {
 
   /// The units one after another.
   static func forward(
-    _ units: some Collection<SequentialUnit>, _ input: Tensor<Scalar>
+    _ units: [SequentialUnit], _ input: Tensor<Scalar>
   ) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
     var value = input
     var pullbacks: [Pullback<Scalar>] = []
@@ -81,13 +90,13 @@ extension Residual {
   /// This layer and a ReLU after it, where the branch ends with a batch norm: its normalization, the sum and the ReLU in one pass.
   func forwardWithReLU(_ input: Tensor<Scalar>) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
     check(input, training: true)
-    let units = SequentialUnit.plan(branch.layers)
-    guard case .layer(let last)? = units.last, let norm = last as? BatchNorm<Scalar>, norm.normalizesByBatch else {
+    guard let norm = branch.layers.last as? BatchNorm<Scalar>, norm.normalizesByBatch else {
       return SequentialUnit.forward([.layer(self), .layer(ReLU())], input)
     }
-    let (inner, innerPullback) = SequentialUnit.forward(units.dropLast(), input)
+    let units = SequentialUnit.plan(branch.layers.dropLast())
+    let (inner, innerPullback) = SequentialUnit.forward(units, input)
     let (output, normPullback) = norm.forward(inner, residual: input)
-    let innerTrains = units.dropLast().contains(where: \.isTrained)
+    let innerTrains = units.contains(where: \.isTrained)
     let pullback = Pullback<Scalar>(shape: output.shape) { dy, needsInput in
       // What ReLU gave is 0 where what it took was not above 0.
       let gradient = Activation.relu.gradient(output, dy)

@@ -66,7 +66,7 @@ public final class Sequential<Scalar: TensorScalar>: Layer {
   }
 
   public func forward(_ input: Tensor<Scalar>) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
-    SequentialUnit.forward(SequentialUnit.plan(layers), input)
+    SequentialUnit.forward(SequentialUnit.plan(layers[...]), input)
   }
 
   public var inferenceSteps: [InferenceStep<Scalar>] { layers.flatMap { $0.inferenceSteps } }

@@ -222,7 +222,7 @@ struct MatrixProduct<Scalar: TensorScalar> {
           isLast: slice.upperBound == depth.upperBound)
         for someRows in ProductBlocks<Scalar>.slices(rows, longest: blocks.rows) {
           let left = leftFactor(someRows.lowerBound, slice.lowerBound)
-          if transposeA { kernels.pack_rows(left, lda, true, someRows.count, slice.count, packedA) }
+          if transposeA { kernels.pack_rows(left, lda, someRows.count, slice.count, packedA) }
           kernels.multiply(
             transposeA ? UnsafePointer(packedA) : left, transposeA ? 0 : lda, packedB, someRows.count,
             someColumns.count, slice.count, &settings, c + someRows.lowerBound * ldc + someColumns.lowerBound, ldc)

@@ -201,10 +201,15 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
     let trains = !isFrozen
     let masked = residual == nil ? activation : .identity
     let pullback = Pullback<Scalar>(shape: output.shape) { [self] gradient, needsInput in
-      let (dx, dGamma, dBeta) = Self.gradients(
-        x, gradient.contiguous(), gammaValue, betaValue, moments, epsilon, layout, masked, needsInput: needsInput)
-      if trains, gamma.isTrainable { gamma.accumulate(dGamma) }
-      if trains, beta.isTrainable { beta.accumulate(dBeta) }
+      let (dy, g, b) = (gradient.contiguous(), gammaValue.contiguous(), betaValue.contiguous())
+      let dx = needsInput ? Tensor<Scalar>(uninitialized: x.shape) : nil
+      let shape = ChannelShape(shape: x.shape, place: layout)
+      gatherGradients(trains: trains) { dGamma, dBeta in
+        ChannelNormalization<Scalar>(shape, tensors: 2).backward(
+          x: x.address, dy: dy.address, dx: dx?.address, gamma: g.address, beta: b.address, moments: moments,
+          epsilon: epsilon, activation: masked, dGamma: dGamma, dBeta: dBeta)
+      }
+      withExtendedLifetime((x, dy, g, b)) {}
       return dx
     }
     return (output, pullback)
@@ -229,7 +234,7 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
 
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
-  private func track(_ moments: ChannelMoments, count m: Int) {
+  func track(_ moments: ChannelMoments, count m: Int) {
     guard moments.isFinite else {
       skippedBatches += 1
       return
@@ -261,25 +266,19 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
     return (output, moments)
   }
 
+  /// Adds what `body` writes to γ's and β's gradients where the layer `trains`.
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
-  private static func gradients(
-    _ x: Tensor<Scalar>, _ dy: Tensor<Scalar>, _ gamma: Tensor<Scalar>, _ beta: Tensor<Scalar>,
-    _ moments: ChannelMoments, _ epsilon: Double, _ layout: ChannelPlace, _ activation: Activation, needsInput: Bool
-  ) -> (dx: Tensor<Scalar>?, dGamma: Tensor<Scalar>, dBeta: Tensor<Scalar>) {
-    let (g, b) = (gamma.contiguous(), beta.contiguous())
-    let dx = needsInput ? Tensor<Scalar>(uninitialized: x.shape) : nil
-    let shape = ChannelShape(shape: x.shape, place: layout)
-    let sums = Storage<Double>(count: 2 * shape.channels)
-    let (dGamma, dBeta) = (sums.pointer, sums.pointer + shape.channels)
-    ChannelNormalization<Scalar>(shape, tensors: 2).backward(
-      x: x.address, dy: dy.address, dx: dx?.address, gamma: g.address, beta: b.address, moments: moments,
-      epsilon: epsilon, activation: activation, dGamma: dGamma, dBeta: dBeta)
-    func tensor(_ values: UnsafePointer<Double>) -> Tensor<Scalar> {
-      Tensor(UnsafeBufferPointer(start: values, count: shape.channels).map { Scalar($0) })
+  func gatherGradients(
+    trains: Bool, _ body: (_ dGamma: UnsafeMutablePointer<Double>, _ dBeta: UnsafeMutablePointer<Double>) -> Void
+  ) {
+    let sums = Storage<Double>(count: 2 * channels)
+    body(sums.pointer, sums.pointer + channels)
+    for (parameter, values) in [(gamma, sums.pointer), (beta, sums.pointer + channels)]
+    where trains && parameter.isTrainable {
+      parameter.accumulate(Tensor(UnsafeBufferPointer(start: values, count: channels).map { Scalar($0) }))
     }
-    defer { withExtendedLifetime((x, dy, g, b, sums)) {} }
-    return (dx, tensor(dGamma), tensor(dBeta))
+    withExtendedLifetime(sums) {}
   }
 
   public var inferenceSteps: [InferenceStep<Scalar>] {

@@ -36,11 +36,13 @@ struct ChannelNormalization<Scalar: TensorScalar> {
   /// Results larger than the last-level cache bypass it.
   let streams: Bool
 
-  /// - Parameter tensors: How many tensors of this shape a pass reads, which share the cache.
-  init(_ shape: ChannelShape, tensors: Int = 1) {
+  /// - Parameters:
+  ///   - tensors: How many tensors of this shape a pass reads, which share the cache.
+  ///   - schedule: Where the caller has chosen it.
+  init(_ shape: ChannelShape, tensors: Int = 1, schedule: ChannelSchedule? = nil) {
     let bytes = MemoryLayout<Scalar>.stride
     self.shape = shape
-    schedule = ChannelSchedule(shape, scalarBytes: bytes, tensors: tensors)
+    self.schedule = schedule ?? ChannelSchedule(shape, scalarBytes: bytes, tensors: tensors)
     streams = shape.count * bytes > CacheSizes.last
   }
 
@@ -50,18 +52,20 @@ struct ChannelNormalization<Scalar: TensorScalar> {
   // MARK: Forward
 
   /// y = f(γ·x̂ + β) by the batch's own statistics, which it returns; `gamma` and `beta` have a value for each channel. With a residual
-  /// y = max(γ·x̂ + β + residual, 0).
+  /// y = max(γ·x̂ + β + residual, 0). `produce` writes x itself, panel by panel, each just before its statistics are taken: for a
+  /// schedule of columns.
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
   func forward(
     x: Pointer, y: MutablePointer, gamma: Pointer, beta: Pointer, epsilon: Double, activation: Activation,
-    residual: Pointer? = nil
+    residual: Pointer? = nil, produce: (_ channels: Range<Int>) -> Void = { _ in }
   ) -> ChannelMoments {
     precondition(residual == nil || activation == .relu)
     let moments = ChannelMoments(channels: shape.channels)
     switch schedule {
     case .columns(let parts, let panel):
       forEachPanel(parts: parts, width: panel) { channels in
+        produce(channels)
         columnMoments(x, channels, moments)
         let scratch = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: 3)
         scratch.fill { affine($0, moments, gamma, beta, epsilon) }
@@ -129,13 +133,15 @@ struct ChannelNormalization<Scalar: TensorScalar> {
   /// dβ = Σdy and dγ = Σdy·x̂ into `dBeta` and `dGamma`, and dx = γ·rstd·(dy − dβ/m − x̂·dγ/m) where `dx` is wanted.
   ///
   /// `activation`, the identity or ReLU, is what `forward` fused: for ReLU, `dy` is the gradient behind it, and the elements that it
-  /// held back, found by computing them once more, add nothing.
+  /// held back, found by computing them once more, add nothing. `consume` takes dx, a thread's whole range of channels as soon as that is
+  /// done: for a schedule of columns.
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
   func backward(
     x: Pointer, dy: Pointer, dx: MutablePointer?, gamma: Pointer, beta: Pointer, moments: ChannelMoments,
     epsilon: Double,
-    activation: Activation = .identity, dGamma: UnsafeMutablePointer<Double>, dBeta: UnsafeMutablePointer<Double>
+    activation: Activation = .identity, dGamma: UnsafeMutablePointer<Double>, dBeta: UnsafeMutablePointer<Double>,
+    consume: (_ channels: Range<Int>) -> Void = { _ in }
   ) {
     precondition(activation == .identity || activation == .relu)
     let masked = activation == .relu
@@ -159,6 +165,8 @@ struct ChannelNormalization<Scalar: TensorScalar> {
         let scratch = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: 4)
         scratch.fill(slope)
         applyGradient(x, dy, dx, rows: 0..<shape.samples, forward, scratch)
+      } then: {
+        consume($0)
       }
     case .rows(let parts):
       let forward = forwards(0..<shape.channels)
@@ -422,13 +430,17 @@ struct ChannelNormalization<Scalar: TensorScalar> {
 
   // MARK: The order of the work
 
-  private func forEachPanel(parts: Int, width: Int, _ body: (Range<Int>) -> Void) {
+  /// Calls `body` for each panel, and `then` for a part's whole range when its panels are done.
+  private func forEachPanel(
+    parts: Int, width: Int, _ body: (Range<Int>) -> Void, then: (Range<Int>) -> Void = { _ in }
+  ) {
     let unit = fold == 1 ? 64 / MemoryLayout<Scalar>.stride : 1
     Parallel.run(parts: parts) { part in
       let own = Parallel.range(part, of: parts, count: shape.channels, multiple: unit)
       for low in stride(from: own.lowerBound, to: own.upperBound, by: width) {
         body(low..<min(low + width, own.upperBound))
       }
+      if !own.isEmpty { then(own) }
     }
   }
 

@@ -56,8 +56,23 @@ enum ChannelSchedule: Equatable {
   /// Columns below which a panel's rows are too short for the memory's prefetchers (256 bytes of Float).
   static let narrowPanel = 64
 
+  /// The schedule of columns for a matrix that a product writes or reads in the same parts, or nil where its columns do not fit the
+  /// cache. The work that counts is the product's, `depth` multiplications for each element.
+  static func columns(
+    ofProduct shape: ChannelShape, depth: Int, scalarBytes: Int, tensors: Int, threads: Int = Parallel.threadCount
+  ) -> ChannelSchedule? {
+    let threads = max(1, min(threads, shape.count * depth / ProductCut.forkAndJoin))
+    let schedule = ChannelSchedule(shape, scalarBytes: scalarBytes, tensors: tensors, exactly: threads)
+    if case .columns = schedule { return schedule }
+    return nil
+  }
+
   init(_ shape: ChannelShape, scalarBytes: Int, tensors: Int, threads: Int = Parallel.threadCount) {
     let threads = shape.count < 2 * Parallel.elementGrain ? 1 : min(threads, shape.count / Parallel.elementGrain)
+    self.init(shape, scalarBytes: scalarBytes, tensors: tensors, exactly: threads)
+  }
+
+  private init(_ shape: ChannelShape, scalarBytes: Int, tensors: Int, exactly threads: Int) {
     if shape.positions >= Self.longRun {
       // Rounds of whole channels leave threads idle in the last one; accept a quarter.
       let rounds = (shape.channels + threads - 1) / threads
