@@ -68,11 +68,15 @@ public final class Dense<Scalar: TensorScalar>: Layer {
     return input.dropLast() + [outputs]
   }
 
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   public func callAsFunction(_ input: Tensor<Scalar>) -> Tensor<Scalar> {
     check(input, training: false)
     return denseForward(input, weight: weight.value, bias: bias?.value)
   }
 
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   public func forward(_ input: Tensor<Scalar>) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
     check(input, training: true)
     let input = input.contiguous()
@@ -89,6 +93,8 @@ public final class Dense<Scalar: TensorScalar>: Layer {
   }
 
   /// Adds dW = dyᵀ·x, straight into the gradient's memory; dy and x are contiguous.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   func gatherWeightGradient(_ dy: Tensor<Scalar>, _ x: Tensor<Scalar>, rows: Int) {
     weight.accumulate { memory, adding in
       gemm(
@@ -99,6 +105,8 @@ public final class Dense<Scalar: TensorScalar>: Layer {
   }
 
   /// dx = dy·W of the given shape, by the weight as it was at `version`; dy is contiguous.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   func inputGradient(_ dy: Tensor<Scalar>, rows: Int, shape: [Int], version: Int) -> Tensor<Scalar> {
     require(
       weight.version == version,
@@ -117,6 +125,8 @@ public final class Dense<Scalar: TensorScalar>: Layer {
 }
 
 /// `f(x·Wᵀ + b)` with x `[…, inputs]`, W `[outputs, inputs]` and b `[outputs]`.
+@_specialize(where Scalar == Float)
+@_specialize(where Scalar == Double)
 func denseForward<Scalar: TensorScalar>(
   _ input: Tensor<Scalar>, weight: Tensor<Scalar>, bias: Tensor<Scalar>?, activation: Activation = .identity
 ) -> Tensor<Scalar> {

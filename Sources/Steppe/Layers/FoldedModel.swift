@@ -47,6 +47,8 @@ public struct FoldedModel<Scalar: TensorScalar>: Sendable {
   /// The network's output for `input`, batch axis included.
   public func callAsFunction(_ input: Tensor<Scalar>) -> Tensor<Scalar> { Self.run(program, input) }
 
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   private static func run(_ program: [PreparedStep<Scalar>], _ input: Tensor<Scalar>) -> Tensor<Scalar> {
     var x = input
     for step in program { x = run(step, x) }
@@ -213,6 +215,8 @@ private struct PreparedDense<Scalar: TensorScalar>: Sendable {
     withExtendedLifetime(w) {}
   }
 
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   func callAsFunction(_ input: Tensor<Scalar>) -> Tensor<Scalar> {
     let shape = input.shape
     let (outputs, inputs) = (weight.shape[0], weight.shape[1])

@@ -50,6 +50,8 @@ enum SequentialUnit<Scalar: TensorScalar> {
     return layers.contains { $0.parameters.contains(where: \.isTrainable) }
   }
 
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   func forward(_ input: Tensor<Scalar>) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
     switch self {
     case .layer(let layer): layer.forward(input)

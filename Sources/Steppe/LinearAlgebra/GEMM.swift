@@ -186,6 +186,8 @@ struct MatrixProduct<Scalar: TensorScalar> {
   }
 
   /// Packing B would take longer than the few products that each of its values takes part in.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   private func runFewRows(
     _ rows: Range<Int>, _ columns: Range<Int>, _ depth: Range<Int>, _ finish: ProductFinish<Scalar>,
     _ c: UnsafeMutablePointer<Scalar>, _ ldc: Int
@@ -204,6 +206,8 @@ struct MatrixProduct<Scalar: TensorScalar> {
 
   /// B is packed in blocks that stay in the second-level cache while all rows pass over them. A stands as it is where its rows are
   /// contiguous; transposed it is packed too.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   private func runTiles(
     _ rows: Range<Int>, _ columns: Range<Int>, _ depth: Range<Int>, _ finish: ProductFinish<Scalar>,
     _ c: UnsafeMutablePointer<Scalar>, _ ldc: Int

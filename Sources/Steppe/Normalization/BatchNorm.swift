@@ -189,6 +189,8 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
     return forwardByBatch(input, .relu, residual: residual)
   }
 
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   private func forwardByBatch(
     _ input: Tensor<Scalar>, _ activation: Activation, residual: Tensor<Scalar>? = nil
   ) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {

@@ -11,6 +11,8 @@ struct DenseBatchNorm<Scalar: TensorScalar> {
   /// Channels of a thread's part from which it makes its rows of dW itself: each thread packs x, which fewer rows would not repay.
   private static var leastRows: Int { 4 * Int(Scalar.kernels.tile_rows) }
 
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   func forward(_ input: Tensor<Scalar>) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
     let (inputs, outputs) = (dense.inputs, dense.outputs)
     guard input.rank == 2, norm.normalizesByBatch, norm.channels == outputs else { return separately(input) }
@@ -51,6 +53,8 @@ struct DenseBatchNorm<Scalar: TensorScalar> {
   }
 
   /// dz, and the gradients of γ, β and W.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   private func backward(
     x: Tensor<Scalar>, z: Tensor<Scalar>, dy: Tensor<Scalar>, dz: Tensor<Scalar>, gamma: Tensor<Scalar>,
     beta: Tensor<Scalar>, _ shape: ChannelShape, _ moments: ChannelMoments
