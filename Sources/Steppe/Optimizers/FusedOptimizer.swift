@@ -51,6 +51,8 @@ public class FusedOptimizer<Scalar: TensorScalar>: Optimizer {
   private var slots: [Slot]
   /// The steps that each parameter has taken.
   private var counts: [Int]
+  /// The memory of a step's plan, kept from step to step; empty between them.
+  private var pieces: [Piece] = []
 
   /// - Parameter state: The names of at most two tensors that each parameter needs, and what they hold at the start.
   init(
@@ -83,15 +85,21 @@ public class FusedOptimizer<Scalar: TensorScalar>: Optimizer {
 
   /// Applies the gathered gradients and clears them. Parameters that are not trainable, or have gathered nothing, stay as they are.
   public func step() {
-    let moving = parameters.indices.filter { parameters[$0].isTrainable && parameters[$0].hasGradient }
-    gradientNorm = maximumGradientNorm.map { _ in Steppe.gradientNorm(moving.map { parameters[$0] }) }
     var scale = 1.0
-    if let gradientNorm, let maximumGradientNorm { scale = clippingScale(gradientNorm, maximum: maximumGradientNorm) }
+    gradientNorm = nil
+    if let maximumGradientNorm {
+      let norm = Steppe.gradientNorm(parameters.filter { $0.isTrainable && $0.hasGradient })
+      gradientNorm = norm
+      scale = clippingScale(norm, maximum: maximumGradientNorm)
+    }
 
-    var pieces: [Piece] = []
+    // Taken out while it is filled and read, so that no other reference makes it a copy.
+    var pieces = self.pieces
+    self.pieces = []
     var total = 0
-    for index in moving {
+    for index in parameters.indices {
       let parameter = parameters[index]
+      guard parameter.isTrainable && parameter.hasGradient else { continue }
       counts[index] += 1
       var settings = steppe_optimizer_step()
       settings.learning_rate = learningRate
@@ -100,14 +108,19 @@ public class FusedOptimizer<Scalar: TensorScalar>: Optimizer {
       settings.clear_gradient = true
       configure(&settings, step: counts[index])
       for slot in slots.indices { slots[slot].tensors[index].makeWritable() }
+      let count = parameter.value.count
       pieces.append(
         Piece(
-          settings: settings, start: total, count: parameter.value.count, gradient: parameter.takeGradient(),
+          settings: settings, start: total, count: count, gradient: parameter.takeGradient(),
           value: parameter.writableAddress(), first: slots.first?.tensors[index].address,
           second: slots.count > 1 ? slots[1].tensors[index].address : nil))
-      total += parameter.value.count
+      total += count
     }
-    Parallel.ranges(total, grain: Parallel.elementGrain, multiple: 16) { run(pieces, $0) }
+    pieces.withUnsafeBufferPointer { pieces in
+      Parallel.ranges(total, grain: Parallel.elementGrain, multiple: 16) { run(pieces, $0) }
+    }
+    pieces.removeAll(keepingCapacity: true)
+    self.pieces = pieces
     for parameter in parameters { parameter.clearGradient() }
     stepCount += 1
   }
@@ -123,7 +136,7 @@ public class FusedOptimizer<Scalar: TensorScalar>: Optimizer {
     let second: UnsafeMutablePointer<Scalar>?
   }
 
-  private func run(_ pieces: [Piece], _ range: Range<Int>) {
+  private func run(_ pieces: UnsafeBufferPointer<Piece>, _ range: Range<Int>) {
     for piece in pieces {
       let part = range.clamped(to: piece.start..<piece.start + piece.count)
       if part.isEmpty { continue }

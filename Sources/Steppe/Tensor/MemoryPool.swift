@@ -29,20 +29,32 @@ public enum MemoryPool {
 
   static let hugePage = 2 << 20
 
+  /// Size classes: see ``sizeClass(_:)``.
+  static let classCount = 4 * 56
+
+  /// What stands at the start of a free buffer: the list of its size needs no memory of its own.
+  private typealias Link = UnsafeMutableRawPointer?
+
   private struct State {
     var limit = max(64 << 20, Int(sysconf(Int32(_SC_PHYS_PAGES))) * Int(sysconf(Int32(_SC_PAGESIZE))) / 4)
     var freeBytes = 0
     var usedBytes = 0
     var systemAllocations = 0
-    /// Free buffers by their size.
-    var free: [Int: [UnsafeMutableRawPointer]] = [:]
+    /// The first free buffer of each size class.
+    let free: UnsafeMutablePointer<Link> = {
+      let lists = UnsafeMutablePointer<Link>.allocate(capacity: MemoryPool.classCount)
+      lists.initialize(repeating: nil, count: MemoryPool.classCount)
+      return lists
+    }()
 
     mutating func take(_ bytes: Int) -> UnsafeMutableRawPointer? {
       usedBytes += bytes
-      guard let pointer = free[bytes]?.popLast() else {
+      let list = free + MemoryPool.sizeClass(bytes)
+      guard let pointer = list.pointee else {
         systemAllocations += 1
         return nil
       }
+      list.pointee = pointer.load(as: Link.self)
       freeBytes -= bytes
       return pointer
     }
@@ -52,21 +64,27 @@ public enum MemoryPool {
       usedBytes -= bytes
       guard freeBytes + bytes <= limit else { return false }
       freeBytes += bytes
-      free[bytes, default: []].append(pointer)
+      let list = free + MemoryPool.sizeClass(bytes)
+      pointer.storeBytes(of: list.pointee, as: Link.self)
+      list.pointee = pointer
       return true
     }
 
-    mutating func setLimit(_ bytes: Int) -> [(UnsafeMutableRawPointer, Int)] {
+    mutating func setLimit(_ bytes: Int) -> [UnsafeMutableRawPointer] {
       limit = bytes
       return freeBytes > bytes ? takeAll() : []
     }
 
-    mutating func takeAll() -> [(UnsafeMutableRawPointer, Int)] {
-      defer {
-        free = [:]
-        freeBytes = 0
+    mutating func takeAll() -> [UnsafeMutableRawPointer] {
+      var buffers: [UnsafeMutableRawPointer] = []
+      for index in 0..<MemoryPool.classCount {
+        while let pointer = free[index] {
+          buffers.append(pointer)
+          free[index] = pointer.load(as: Link.self)
+        }
       }
-      return free.flatMap { bytes, pointers in pointers.map { ($0, bytes) } }
+      freeBytes = 0
+      return buffers
     }
   }
 
@@ -91,6 +109,13 @@ public enum MemoryPool {
     return rounded >= hugePage ? (rounded + hugePage - 1) & ~(hugePage - 1) : rounded
   }
 
+  /// The place of a buffer size among all of them.
+  static func sizeClass(_ size: Int) -> Int {
+    if size <= 256 { return size >> 6 - 1 }
+    let top = Int.bitWidth - 1 - (size - 1).leadingZeroBitCount
+    return 4 * (top - 8) + size >> (top - 2) - 1
+  }
+
   /// A buffer of at least `bytes`, and its true size; its contents are arbitrary.
   static func allocate(_ bytes: Int) -> (UnsafeMutableRawPointer, Int) {
     let size = bufferSize(bytes)
@@ -108,7 +133,7 @@ public enum MemoryPool {
     if !withState({ $0.give(pointer, size) }) { free(pointer) }
   }
 
-  private static func release(_ buffers: [(UnsafeMutableRawPointer, Int)]) {
-    for (pointer, _) in buffers { free(pointer) }
+  private static func release(_ buffers: [UnsafeMutableRawPointer]) {
+    for pointer in buffers { free(pointer) }
   }
 }
