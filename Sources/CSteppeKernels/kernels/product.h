@@ -223,6 +223,18 @@ INLINE void K(tile_of_height)(size_t rows, const size_t vectors, const bool pack
 #undef STEPPE_CASE
 }
 
+// A tile of as many vectors as the strip of B is wide.
+INLINE void K(tile_of_width)(size_t width, size_t rows, const bool packed, K(factors) x, size_t depth,
+                             const steppe_product_finish *f, const scalar *bias, scalar *c, ptrdiff_t ldc, size_t columns) {
+  if (width == TILE_COLUMNS) {
+    K(tile_of_height)(rows, TILE_VECTORS, packed, x, depth, f, bias, c, ldc, columns);
+  } else if (TILE_VECTORS > 2 && width == 2 * LANES) {
+    K(tile_of_height)(rows, 2, packed, x, depth, f, bias, c, ldc, columns);
+  } else {
+    K(tile_of_height)(rows, 1, packed, x, depth, f, bias, c, ldc, columns);
+  }
+}
+
 static void K(multiply)(const void *a, ptrdiff_t lda, const void *b, size_t rows, size_t columns, size_t depth,
                         const steppe_product_finish *finish, void *c, ptrdiff_t ldc) {
   const scalar *strip = b;
@@ -235,16 +247,10 @@ static void K(multiply)(const void *a, ptrdiff_t lda, const void *b, size_t rows
       scalar *at = (scalar *)c + (ptrdiff_t)row * ldc + (ptrdiff_t)column;
       const K(factors) x = {.a = (const scalar *)a + (lda ? (ptrdiff_t)row * lda : (ptrdiff_t)(row * depth)), .b = strip,
                             .row = lda, .step = (ptrdiff_t)tall, .line = (ptrdiff_t)width};
-      if (width == TILE_COLUMNS) {
-        if (lda) {
-          K(tile_of_height)(tall, TILE_VECTORS, false, x, depth, finish, bias, at, ldc, used);
-        } else {
-          K(tile_of_height)(tall, TILE_VECTORS, true, x, depth, finish, bias, at, ldc, used);
-        }
-      } else if (lda) {
-        K(tile_of_height)(tall, 1, false, x, depth, finish, bias, at, ldc, used);
+      if (lda) {
+        K(tile_of_width)(width, tall, false, x, depth, finish, bias, at, ldc, used);
       } else {
-        K(tile_of_height)(tall, 1, true, x, depth, finish, bias, at, ldc, used);
+        K(tile_of_width)(width, tall, true, x, depth, finish, bias, at, ldc, used);
       }
     }
     strip += depth * width;

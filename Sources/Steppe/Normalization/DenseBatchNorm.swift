@@ -41,29 +41,29 @@ struct DenseBatchNorm<Scalar: TensorScalar> {
     withExtendedLifetime((x, weight, bias)) {}
     if norm.tracksRunningStatistics { norm.track(moments, count: shape.valuesPerChannel) }
 
-    let version = dense.weight.version
+    let (version, trains) = (dense.weight.version, !norm.isFrozen)
     let pullback = Pullback<Scalar>(shape: output.shape) { gradient, needsInput in
       let dy = gradient.contiguous()
       let dz = Tensor<Scalar>(uninitialized: z.shape)
-      backward(x: x, z: z, dy: dy, dz: dz, gamma: gamma, beta: beta, shape, moments)
+      backward(x: x, z: z, dy: dy, dz: dz, gamma: gamma, beta: beta, shape, moments, trains: trains)
       if let bias = dense.bias, bias.isTrainable { bias.accumulate(dz.sum(axis: 0)) }
       return needsInput ? dense.inputGradient(dz, rows: shape.samples, shape: x.shape, version: version) : nil
     }
     return (output, pullback)
   }
 
-  /// dz, and the gradients of γ, β and W.
+  /// dz, and the gradients of γ and β, where the norm `trains`, and W.
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
   private func backward(
     x: Tensor<Scalar>, z: Tensor<Scalar>, dy: Tensor<Scalar>, dz: Tensor<Scalar>, gamma: Tensor<Scalar>,
-    beta: Tensor<Scalar>, _ shape: ChannelShape, _ moments: ChannelMoments
+    beta: Tensor<Scalar>, _ shape: ChannelShape, _ moments: ChannelMoments, trains: Bool
   ) {
     let schedule = ChannelSchedule.columns(
       ofProduct: shape, depth: dense.inputs, scalarBytes: MemoryLayout<Scalar>.stride, tensors: 2)
     let normalization = ChannelNormalization<Scalar>(shape, tensors: 2, schedule: schedule)
     func normGradients(_ consume: (Range<Int>) -> Void) {
-      norm.gatherGradients(trains: true) { dGamma, dBeta in
+      norm.gatherGradients(trains: trains) { dGamma, dBeta in
         normalization.backward(
           x: z.address, dy: dy.address, dx: dz.address, gamma: gamma.address, beta: beta.address, moments: moments,
           epsilon: norm.epsilon, activation: activation, dGamma: dGamma, dBeta: dBeta, consume: consume)

@@ -7,22 +7,36 @@ extension LinearAlgebraTests {
     /// The product's rounding errors stay below this share of Σ|a·b|.
     static func tolerance<Scalar: TensorScalar>(_: Scalar.Type) -> Double { 4e-6 / 0x1p-23 * Double(Scalar.ulpOfOne) }
 
-    /// One random case against the definition; elements between C's rows must stay.
+    /// What a bias and an activation make of a product's value, whose roundings come to `error`, and how far off the result may be.
+    static func finished<Scalar: TensorScalar>(
+      _ value: Double, error: Double, bias: Scalar?, _ activation: Activation
+    ) -> (value: Double, error: Double) {
+      let sum = value + Double(bias ?? 0)
+      let error = error + tolerance(Scalar.self) * abs(Double(bias ?? 0))
+      switch activation {
+      case .identity: return (sum, error)
+      case .relu: return (max(sum, 0), error)
+      case .gelu: return (NaiveKernels.gelu(sum).value, 1.2 * error + 8 * Double(Scalar.ulpOfOne) * (1 + abs(sum)))
+      default: fatalError("no reference for \(activation)")
+      }
+    }
+
+    /// One random case against the definition, at most `rowLimit` rows of it; elements between C's rows must stay.
     func check<Scalar: TensorScalar>(
-      _: Scalar.Type, m: Int, n: Int, k: Int, threads: Int, using random: inout TestGenerator
+      _: Scalar.Type, m: Int, n: Int, k: Int, threads: Int, transposeA: Bool? = nil, rowLimit: Int = .max,
+      using random: inout TestGenerator
     ) {
-      let (transposeA, transposeB) = (Bool.random(using: &random), Bool.random(using: &random))
+      let (transposeA, transposeB) = (transposeA ?? Bool.random(using: &random), Bool.random(using: &random))
       let lda = (transposeA ? m : k) + random.integer(0...5)
       let ldb = (transposeB ? k : n) + random.integer(0...5)
       let ldc = n + random.integer(0...5)
       let alpha = Scalar([0, 1, -1, 0.75, 1, 1].randomElement(using: &random)!)
       let beta = Scalar([0, 1, -0.5, 0].randomElement(using: &random)!)
+      let activation = [Activation.identity, .identity, .relu, .gelu].randomElement(using: &random)!
       let a: [Scalar] = random.scalars(max(1, (transposeA ? k : m) * lda))
       let b: [Scalar] = random.scalars(max(1, (transposeB ? n : k) * ldb))
+      let bias: [Scalar]? = Bool.random(using: &random) ? random.scalars(n) : nil
       let old: [Scalar] = random.scalars(m * ldc)
-      let expected = NaiveLinearAlgebra.product(
-        transposeA: transposeA, transposeB: transposeB, m: m, n: n, k: k, alpha: Double(alpha), a: a.map(Double.init),
-        lda: lda, b: b.map(Double.init), ldb: ldb, beta: Double(beta), c: old.map(Double.init), ldc: ldc)
       // Where β is 0, what C held must not be seen.
       let start = beta == 0 ? old.enumerated().map { $0.offset % ldc < n ? .nan : $0.element } : old
       func run() -> [Scalar] {
@@ -30,17 +44,72 @@ extension LinearAlgebraTests {
         Parallel.withThreadCount(threads) {
           gemm(
             transposeA: transposeA, transposeB: transposeB, m: m, n: n, k: k, alpha: alpha, a: a, lda: lda, b: b,
-            ldb: ldb, beta: beta, c: &c, ldc: ldc)
+            ldb: ldb, beta: beta, c: &c, ldc: ldc, bias: bias, activation: activation)
         }
         return c
       }
       let c = run()
-      let wrong = c.indices.first {
-        !(abs(Double(c[$0]) - expected.values[$0]) <= Self.tolerance(Scalar.self) * expected.scales[$0])
+      let what = """
+        \(Scalar.self) \(m)×\(n)×\(k) \(transposeA) \(transposeB) α \(alpha) β \(beta), bias \(bias != nil), \(activation), \
+        \(threads) threads
+        """
+      let doubles = b.doubles
+      // The first rows, the last ones, and some between.
+      let rows =
+        m <= rowLimit
+        ? Array(0..<m)
+        : (0..<rowLimit).map { $0 < 4 ? $0 : $0 < 8 ? m - 1 - ($0 - 4) : random.integer(0...m - 1) }
+      for row in rows {
+        let left = (0..<k).map { Double(transposeA ? a[$0 * lda + row] : a[row * lda + $0]) }
+        let expected = NaiveLinearAlgebra.product(
+          transposeA: false, transposeB: transposeB, m: 1, n: n, k: k, alpha: Double(alpha), a: left, lda: max(1, k),
+          b: doubles, ldb: ldb, beta: Double(beta), c: old[row * ldc..<row * ldc + n].map { Double($0) }, ldc: n)
+        let wrong = (0..<n).first {
+          let wanted = Self.finished(
+            expected.values[$0], error: Self.tolerance(Scalar.self) * expected.scales[$0], bias: bias?[$0], activation)
+          return !(abs(Double(c[row * ldc + $0]) - wanted.value) <= wanted.error)
+        }
+        #expect(wrong == nil, "\(what): row \(row), column \(wrong ?? -1)")
+        if wrong != nil { return }
       }
-      let what = "\(Scalar.self) \(m)×\(n)×\(k) \(transposeA) \(transposeB) α \(alpha) β \(beta), \(threads) threads"
-      #expect(wrong == nil, "\(what)")
+      #expect(c.indices.allSatisfy { $0 % ldc < n || c[$0] == old[$0] }, "\(what): between the rows")
       #expect(run() == c, "\(what): the same again")
+    }
+
+    /// Each instruction set in a process of its own, since the choice is the whole process's.
+    @Test(arguments: InstructionSet.available)
+    func equalsTheDefinitionOnEachInstructionSet(_ name: String) async {
+      let salt = "instruction set \(name) \(testSeed)"
+      await #expect(processExitsWith: .success) { [name = name as String, salt = salt as String] in
+        try InstructionSet.select(name)
+        let tests = GEMMTests()
+        var random = TestGenerator(fixed: salt)
+        for threads in [1, 2, 3] {
+          for _ in 0..<40 {
+            let (m, n, k) = (random.integer(1...40), random.integer(1...70), random.integer(0...60))
+            tests.check(Float.self, m: m, n: n, k: k, threads: threads, using: &random)
+            tests.check(Double.self, m: m, n: n, k: k, threads: threads, using: &random)
+          }
+          // Cut by rows, columns and depth; a vector on either side; a transposed A of many rows.
+          for (m, n, k) in [
+            (300, 33, 64), (20, 400, 90), (8, 24, 4000), (33, 40, 1500), (3, 50, 5000), (65, 1, 900), (1, 97, 1100),
+          ] {
+            tests.check(Float.self, m: m, n: n, k: k, threads: threads, rowLimit: 40, using: &random)
+            tests.check(Double.self, m: m, n: n, k: k, threads: threads, rowLimit: 40, using: &random)
+          }
+          tests.check(
+            Float.self, m: 1500, n: 21, k: 70, threads: threads, transposeA: true, rowLimit: 60, using: &random)
+          tests.check(
+            Double.self, m: 700, n: 30, k: 150, threads: threads, transposeA: true, rowLimit: 60, using: &random)
+        }
+        // Several blocks of rows, columns and depth for one thread, whatever its caches.
+        for (transposeA, threads) in [(false, 1), (true, 1), (false, 2)] {
+          tests.check(
+            Float.self, m: 300, n: 1100, k: 1500, threads: threads, transposeA: transposeA, rowLimit: 16,
+            using: &random)
+        }
+        tests.check(Double.self, m: 300, n: 1100, k: 1500, threads: 1, rowLimit: 16, using: &random)
+      }
     }
 
     @Test(arguments: [1, 2, 3])
