@@ -33,7 +33,7 @@ struct ChannelNormalization<Scalar: TensorScalar> {
 
   let shape: ChannelShape
   let schedule: ChannelSchedule
-  /// Results larger than the last-level cache bypass it.
+  /// Results bypass the last-level cache where it cannot hold them beside what a pass reads.
   let streams: Bool
 
   /// - Parameter tensors: How many tensors of this shape a pass reads, which share the cache.
@@ -41,7 +41,7 @@ struct ChannelNormalization<Scalar: TensorScalar> {
     let bytes = MemoryLayout<Scalar>.stride
     self.shape = shape
     schedule = ChannelSchedule(shape, scalarBytes: bytes, tensors: tensors)
-    streams = shape.count * bytes > CacheSizes.last
+    streams = Double((tensors + 1) * shape.count * bytes) > ChannelSchedule.lastLevelShare * Double(CacheSizes.last)
   }
 
   private var m: Double { Double(shape.valuesPerChannel) }
@@ -60,8 +60,8 @@ struct ChannelNormalization<Scalar: TensorScalar> {
     precondition(residual == nil || activation == .relu)
     let moments = ChannelMoments(channels: shape.channels)
     switch schedule {
-    case .columns(let parts, let panel):
-      forEachPanel(parts: parts, width: panel) { channels in
+    case .columns(let parts, let panel, let unit):
+      forEachPanel(parts: parts, width: panel, unit: unit) { channels in
         columnMoments(x, channels, moments)
         let scratch = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: 3)
         scratch.fill { affine($0, moments, gamma, beta, epsilon) }
@@ -150,8 +150,8 @@ struct ChannelNormalization<Scalar: TensorScalar> {
       return result
     }
     switch schedule {
-    case .columns(let parts, let panel):
-      forEachPanel(parts: parts, width: panel) { channels in
+    case .columns(let parts, let panel, let unit):
+      forEachPanel(parts: parts, width: panel, unit: unit) { channels in
         let (forward, sums) = (forwards(channels), ColumnSums(columns: channels.count * fold))
         columnGradientSums(x, dy, rows: 0..<shape.samples, forward, sums)
         sums.fold(by: fold) { finishGradient(channels.lowerBound + $0, $1, $2, moments, epsilon, dGamma, dBeta) }
@@ -422,8 +422,7 @@ struct ChannelNormalization<Scalar: TensorScalar> {
 
   // MARK: The order of the work
 
-  private func forEachPanel(parts: Int, width: Int, _ body: (Range<Int>) -> Void) {
-    let unit = fold == 1 ? 64 / MemoryLayout<Scalar>.stride : 1
+  private func forEachPanel(parts: Int, width: Int, unit: Int, _ body: (Range<Int>) -> Void) {
     Parallel.run(parts: parts) { part in
       let own = Parallel.range(part, of: parts, count: shape.channels, multiple: unit)
       for low in stride(from: own.lowerBound, to: own.upperBound, by: width) {
