@@ -33,7 +33,7 @@ struct ChannelNormalization<Scalar: TensorScalar> {
 
   let shape: ChannelShape
   let schedule: ChannelSchedule
-  /// Results larger than the last-level cache bypass it.
+  /// Results bypass the last-level cache where it cannot hold them beside what a pass reads.
   let streams: Bool
 
   /// - Parameters:
@@ -43,7 +43,7 @@ struct ChannelNormalization<Scalar: TensorScalar> {
     let bytes = MemoryLayout<Scalar>.stride
     self.shape = shape
     self.schedule = schedule ?? ChannelSchedule(shape, scalarBytes: bytes, tensors: tensors)
-    streams = shape.count * bytes > CacheSizes.last
+    streams = Double((tensors + 1) * shape.count * bytes) > ChannelSchedule.lastLevelShare * Double(CacheSizes.last)
   }
 
   private var m: Double { Double(shape.valuesPerChannel) }
@@ -63,8 +63,8 @@ struct ChannelNormalization<Scalar: TensorScalar> {
     precondition(residual == nil || activation == .relu)
     let moments = ChannelMoments(channels: shape.channels)
     switch schedule {
-    case .columns(let parts, let panel):
-      forEachPanel(parts: parts, width: panel) { channels in
+    case .columns(let parts, let panel, let unit):
+      forEachPanel(parts: parts, width: panel, unit: unit) { channels in
         produce(channels)
         columnMoments(x, channels, moments)
         let scratch = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: 3)
@@ -156,8 +156,8 @@ struct ChannelNormalization<Scalar: TensorScalar> {
       return result
     }
     switch schedule {
-    case .columns(let parts, let panel):
-      forEachPanel(parts: parts, width: panel) { channels in
+    case .columns(let parts, let panel, let unit):
+      forEachPanel(parts: parts, width: panel, unit: unit) { channels in
         let (forward, sums) = (forwards(channels), ColumnSums(columns: channels.count * fold))
         columnGradientSums(x, dy, rows: 0..<shape.samples, forward, sums)
         sums.fold(by: fold) { finishGradient(channels.lowerBound + $0, $1, $2, moments, epsilon, dGamma, dBeta) }
@@ -432,9 +432,8 @@ struct ChannelNormalization<Scalar: TensorScalar> {
 
   /// Calls `body` for each panel, and `then` for a part's whole range when its panels are done.
   private func forEachPanel(
-    parts: Int, width: Int, _ body: (Range<Int>) -> Void, then: (Range<Int>) -> Void = { _ in }
+    parts: Int, width: Int, unit: Int, _ body: (Range<Int>) -> Void, then: (Range<Int>) -> Void = { _ in }
   ) {
-    let unit = fold == 1 ? 64 / MemoryLayout<Scalar>.stride : 1
     Parallel.run(parts: parts) { part in
       let own = Parallel.range(part, of: parts, count: shape.channels, multiple: unit)
       for low in stride(from: own.lowerBound, to: own.upperBound, by: width) {

@@ -71,7 +71,7 @@ struct DenseBatchNorm<Scalar: TensorScalar> {
     }
     defer { withExtendedLifetime((x, z, dy, dz, gamma, beta)) {} }
     guard dense.weight.isTrainable else { return normGradients { _ in } }
-    guard case .columns(let parts, _)? = schedule, shape.channels >= parts * Self.leastRows || parts == 1 else {
+    guard case .columns(let parts, _, _)? = schedule, shape.channels >= parts * Self.leastRows || parts == 1 else {
       normGradients { _ in }
       return dense.gatherWeightGradient(dz, x, rows: shape.samples)
     }
