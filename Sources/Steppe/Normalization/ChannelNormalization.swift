@@ -304,10 +304,11 @@ struct ChannelNormalization<Scalar: TensorScalar> {
     }
   }
 
-  /// A value near each channel's mean, repeated over its columns: the mean of a few rows.
+  /// A value near each channel's mean, repeated over its columns: the mean of a few rows, with so many values to a channel that none
+  /// among thousands of ordinary channels misses its mean by a deviation, which would cost all of them a second pass.
   private func sampledShifts(_ x: Pointer, _ channels: Range<Int>) -> ColumnCoefficients<Scalar> {
     let result = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: 1)
-    let samples = min(8, shape.samples)
+    let samples = min(shape.samples, max(8, 32 / max(1, fold)))
     let start = x + channels.lowerBound * fold
     Scalar.kernels.reduce_columns(
       STEPPE_SUM, start, shape.samples / samples * shape.sampleStride, samples, channels.count * fold, result.column(0))
