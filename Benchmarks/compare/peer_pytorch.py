@@ -69,7 +69,7 @@ def matmul(m, k, n):
 
 
 def optimizer(kind, count):
-    """The optimizer's step alone: clearing the gradient, which ours includes, is not counted."""
+    """The optimizer's step alone: clearing the gradient is not counted."""
     weights = torch.randn(count).requires_grad_()
     weights.grad = torch.randn(count)
     if kind == "adam":

@@ -1,7 +1,8 @@
 /// A part of a network.
 ///
 /// `forward` trains: it returns the output and the pullback that takes the gradient of the output to that of the input, gathering each
-/// parameter's gradient on the way. A call evaluates: it changes nothing and gives one row the same answer alone as among a thousand.
+/// parameter's gradient on the way. A call evaluates: it changes nothing and, up to rounding, gives one row the same answer alone as
+/// among a thousand.
 /// There is no train or evaluate switch.
 ///
 /// Layers are references without locks, for one task at a time; ``folded()`` gives the value that tasks share.

@@ -62,8 +62,9 @@ public final class Parameter<Scalar: TensorScalar> {
     hasGradient = false
   }
 
-  /// The gradient's memory, in which an optimizer leaves zeros.
-  package func takeGradient() -> UnsafeMutablePointer<Scalar> {
+  /// The gradient's memory, for an optimizer that applies it; afterwards the gradient is zero. `leavingZeros` says that the optimizer
+  /// writes zeros to the memory too.
+  package func takeGradient(leavingZeros: Bool) -> UnsafeMutablePointer<Scalar> {
     require(hasGradient, "Parameter '\(name)': there is no gradient to take")
     var memory = gathered!
     gathered = nil
@@ -71,7 +72,7 @@ public final class Parameter<Scalar: TensorScalar> {
     let address = memory.address
     gathered = memory
     hasGradient = false
-    isZeroed = true
+    isZeroed = leavingZeros
     return address
   }
 

@@ -294,7 +294,7 @@ package struct ProductCut {
   // on an AVX2 machine: the cut changes little when they are off by half.
   private static let packing = 12.0
   private static let partialSum = 16.0
-  /// Blocks of OpenBLAS's inner kernels; `lane` columns are a cache line, which two threads then never share.
+  /// Multiples that blocks begin at; `lane` columns are a cache line, which two threads then never share.
   private static let rowTile = 8
   private static let depthTile = 16
   private static let leastDepth = 256

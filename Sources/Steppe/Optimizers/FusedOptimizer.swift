@@ -85,6 +85,9 @@ public class FusedOptimizer<Scalar: TensorScalar>: Optimizer {
 
   /// Applies the gathered gradients and clears them. Parameters that are not trainable, or have gathered nothing, stay as they are.
   public func step() {
+    // Steppe's own products write over what a gradient's memory holds at no cost, so it need not be cleared; OpenBLAS's would clear it in
+    // a pass of its own before they add.
+    let clears = !MatrixProduct<Scalar>.usesKernels
     var scale = 1.0
     gradientNorm = nil
     if let maximumGradientNorm {
@@ -105,13 +108,13 @@ public class FusedOptimizer<Scalar: TensorScalar>: Optimizer {
       settings.learning_rate = learningRate
       settings.gradient_scale = scale
       settings.weight_decay = parameter.decays ? weightDecay : 0
-      settings.clear_gradient = true
+      settings.clear_gradient = clears
       configure(&settings, step: counts[index])
       for slot in slots.indices { slots[slot].tensors[index].makeWritable() }
       let count = parameter.value.count
       pieces.append(
         Piece(
-          settings: settings, start: total, count: count, gradient: parameter.takeGradient(),
+          settings: settings, start: total, count: count, gradient: parameter.takeGradient(leavingZeros: clears),
           value: parameter.writableAddress(), first: slots.first?.tensors[index].address,
           second: slots.count > 1 ? slots[1].tensors[index].address : nil))
       total += count

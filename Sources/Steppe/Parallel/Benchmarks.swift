@@ -11,7 +11,7 @@ extension Parallel {
 extension Parameter {
   /// Lets what the gradient's memory holds count as gathered, as if a pullback had just written it.
   ///
-  /// A step clears the gradient in its own pass; with this the next step can be timed without writing a new one, which would take
+  /// A step makes the gradient zero; with this the next step can be timed without writing a new one, which would take
   /// about as long as the step.
   @_spi(Benchmarks)
   public func countGradientAsGathered() { accumulate { _, _ in } }
