@@ -114,13 +114,14 @@ public class FusedOptimizer<Scalar: TensorScalar>: Optimizer {
       let count = parameter.value.count
       pieces.append(
         Piece(
-          settings: settings, start: total, count: count, gradient: parameter.takeGradient(leavingZeros: clears),
+          settings: settings, count: count, gradient: parameter.takeGradient(leavingZeros: clears),
           value: parameter.writableAddress(), first: slots.first?.tensors[index].address,
           second: slots.count > 1 ? slots[1].tensors[index].address : nil))
       total += count
     }
     pieces.withUnsafeBufferPointer { pieces in
-      Parallel.ranges(total, grain: Parallel.elementGrain, multiple: 16) { run(pieces, $0) }
+      let parts = Parallel.partCount(total, grain: Parallel.elementGrain)
+      Parallel.run(parts: parts) { run(pieces, $0, of: parts) }
     }
     pieces.removeAll(keepingCapacity: true)
     self.pieces = pieces
@@ -128,10 +129,9 @@ public class FusedOptimizer<Scalar: TensorScalar>: Optimizer {
     stepCount += 1
   }
 
-  /// One parameter in a step: elements `start ..< start + count` of the long range.
+  /// One parameter in a step.
   private struct Piece {
     let settings: steppe_optimizer_step
-    let start: Int
     let count: Int
     let gradient: UnsafeMutablePointer<Scalar>
     let value: UnsafeMutablePointer<Scalar>
@@ -139,15 +139,17 @@ public class FusedOptimizer<Scalar: TensorScalar>: Optimizer {
     let second: UnsafeMutablePointer<Scalar>?
   }
 
-  private func run(_ pieces: UnsafeBufferPointer<Piece>, _ range: Range<Int>) {
+  /// One thread's part: a range of every parameter, the same share of each, so that it is much the same rows of a weight that a thread
+  /// multiplies by, takes the gradient of and moves, and they stay in its cache.
+  private func run(_ pieces: UnsafeBufferPointer<Piece>, _ part: Int, of parts: Int) {
     for piece in pieces {
-      let part = range.clamped(to: piece.start..<piece.start + piece.count)
-      if part.isEmpty { continue }
-      let offset = part.lowerBound - piece.start
+      let range = Parallel.range(part, of: parts, count: piece.count, multiple: 16)
+      if range.isEmpty { continue }
+      let offset = range.lowerBound
       withUnsafePointer(to: piece.settings) { settings in
         apply(
           settings, value: piece.value + offset, gradient: piece.gradient + offset,
-          first: piece.first.map { $0 + offset }, second: piece.second.map { $0 + offset }, count: part.count)
+          first: piece.first.map { $0 + offset }, second: piece.second.map { $0 + offset }, count: range.count)
       }
     }
   }
