@@ -165,9 +165,10 @@ public enum MemoryPool {
 
   static func deallocate(_ pointer: UnsafeMutableRawPointer, _ size: Int) {
     let own = shelves[ownNumber]
-    let share = limit / shelves.count
+    // What a shelf keeps without a look at the others, which all together is a quarter of the limit.
+    let share = limit / (4 * shelves.count)
     if own.withLock({ $0.give(pointer, size, room: share) }) { return }
-    // Beyond its share a shelf may have what the others cannot come to need of theirs.
+    // Beyond that it may have what the others neither have nor may take unseen.
     let others = shelves.reduce(0) { $0 + ($1 === own ? 0 : max(share, $1.withLock { $0.freeBytes })) }
     if own.withLock({ $0.give(pointer, size, room: limit - others) }) { return }
     own.withLock { $0.countRelease(size) }

@@ -102,7 +102,14 @@ public final class Trainer<Scalar: TensorScalar> {
   ) throws -> TrainingReport {
     var sampler = try prepare(training, validation)
     let folder = try configuration.checkpointFolder.map { try CheckpointFolder($0, continuing: lastCheckpoint) }
-    if let folder, lastCheckpoint == nil { try writeCheckpoint(in: folder) }
+    if let folder {
+      if lastCheckpoint == nil {
+        try writeCheckpoint(in: folder)
+      } else {
+        // A run that was killed after a checkpoint had not yet removed the old ones.
+        try folder.removeOld(upTo: state.step, keeping: configuration.keptCheckpoints)
+      }
+    }
 
     var pace = Pace(step: state.step)
     var outcome = isExhausted ? TrainingReport.Outcome.stoppedEarly : .completed

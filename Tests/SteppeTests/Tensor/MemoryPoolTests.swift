@@ -25,6 +25,36 @@ import Testing
     }
   }
 
+  /// One thread may fill nearly all of the pool, and never more than its limit.
+  @Test func oneThreadKeepsMuch() async {
+    await #expect(processExitsWith: .success) {
+      MemoryPool.trim()
+      MemoryPool.limit = 640 << 20
+      let size = 4 << 20
+      var tensors = (0..<160).map { _ in Tensor<Float>.zeros(shape: [size / 4]) }
+      tensors.removeAll()
+      guard (400 << 20...640 << 20).contains(MemoryPool.freeBytes) else { exit(1) }
+      let count = MemoryPool.systemAllocations
+      tensors = (0..<100).map { _ in Tensor<Float>.zeros(shape: [size / 4]) }
+      guard MemoryPool.systemAllocations == count else { exit(2) }
+      MemoryPool.limit = 16 << 20
+      exit(MemoryPool.freeBytes <= 16 << 20 && MemoryPool.usedBytes >= 400 << 20 ? 0 : 3)
+    }
+  }
+
+  /// What one thread gives back serves another, before the system is asked.
+  @Test func threadsShareBuffers() async {
+    await #expect(processExitsWith: .success) {
+      let shape = [3_000_000]
+      _ = Tensor<Float>.zeros(shape: shape)
+      let count = MemoryPool.systemAllocations
+      var thread = pthread_t()
+      pthread_create(&thread, nil, { _ in withExtendedLifetime(Tensor<Float>.zeros(shape: [3_000_000])) { nil } }, nil)
+      pthread_join(thread, nil)
+      exit(MemoryPool.systemAllocations == count ? 0 : 1)
+    }
+  }
+
   @Test func smallBuffersAreAlignedToCacheLines() {
     for count in [1, 3, 17, 100, 5000] {
       let address = Tensor<Double>.ones(shape: [count]).withUnsafeBufferPointer { Int(bitPattern: $0.baseAddress) }
