@@ -210,7 +210,7 @@ private struct PreparedDense<Scalar: TensorScalar>: Sendable {
     let w = weight.contiguous()
     let (outputs, inputs) = (w.shape[0], w.shape[1])
     packed =
-      MatrixProduct<Scalar>.usesKernels
+      MatrixProduct<Scalar>.usesKernels && w.count > 0
       ? PackedMatrix(w.address, ldb: inputs, transposed: true, depth: inputs, columns: outputs) : nil
     withExtendedLifetime(w) {}
   }
