@@ -1,4 +1,5 @@
 import Foundation
+import Reference
 import Testing
 
 import Steppe
@@ -7,9 +8,10 @@ extension DataTests {
   /// 120 000 broken files, drawn from a printed seed, go through every reader in a process of its own, whose memory is
   /// limited to little more than it has at the start and whose time to two minutes. None may end it.
   @Suite struct MutationTests {
-    @Test func noBrokenFileCrashesOrHangsOrTakesMemory() async {
-      let seed = dataTestSeed("mutations")
-      await #expect(processExitsWith: .success) { [seed = seed as UInt64] in
+    @Test func noBrokenFileCrashesOrHangsOrTakesMemory() async throws {
+      try ExitTestArguments.pass("\(dataTestSeed("mutations"))", to: "mutations")
+      await #expect(processExitsWith: .success) {
+        let seed = try #require(UInt64(ExitTestArguments.received(by: "mutations")[0]))
         alarm(120)
         // Threads would need address space for their stacks.
         Parallel.threadCount = 1

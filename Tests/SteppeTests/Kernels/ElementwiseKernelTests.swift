@@ -247,7 +247,10 @@ import Testing
         set.kernels.transpose(x.pointer, ldx, y.pointer, ldy, rows, columns)
         let (a, b) = (x.scalars, y.scalars)
         let fits = (0..<columns).allSatisfy { c in
-          (0..<ldy).allSatisfy { r in r < rows ? b[c * ldy + r] == a[r * ldx + c] : b[c * ldy + r].isNaN }
+          (0..<ldy).allSatisfy { r in
+            let found: Scalar = b[c * ldy + r]
+            return r < rows ? found == a[r * ldx + c] : found.isNaN
+          }
         }
         #expect(fits && y.isIntact, "\(set.name) \(rows) × \(columns)")
       }

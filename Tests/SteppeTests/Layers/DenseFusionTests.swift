@@ -129,26 +129,30 @@ import Testing
   }
 
   /// Each instruction set in a process of its own, since the choice is the whole process's.
-  @Test(arguments: InstructionSet.available)
-  func equalsTheLayersOneByOne(_ name: String) async {
-    let salt = "equalsTheLayersOneByOne \(name) \(testSeed)"
-    await #expect(processExitsWith: .success) { [name = name as String, salt = salt as String] in
-      try InstructionSet.select(name)
-      var generator = TestGenerator(fixed: salt)
-      // Columns in panels, a part each; rows too many for the cache; channels too few for the threads; a depth of one; for either
-      // type rows whose z fits the cache, but not with dz beside it.
-      let shapes = [
-        (64, 200, 300), (300, 30, 290), (9000, 5, 70), (2, 1, 1), (2, 3, 300), (200, 100, 3), (130, 1, 65),
-        (CacheSizes.level2 / 700, 9, 70), (CacheSizes.level2 / 1400, 9, 70),
-      ]
-      for round in 0..<shapes.count + 10 {
-        let (rows, inputs, outputs) =
-          round < shapes.count
-          ? shapes[round] : (generator.integer(2...300), generator.integer(1...200), generator.integer(1...300))
-        let item = Case(rows, inputs, outputs, bias: round % 3 == 1, relu: round % 4 < 3, &generator)
-        for threads in [1, 2, 3, 4, 8] {
-          item.check(Float.self, threads: threads)
-          item.check(Double.self, threads: threads)
+  @Test
+  func equalsTheLayersOneByOne() async throws {
+    for name in InstructionSet.available {
+      try ExitTestArguments.pass(name, "equalsTheLayersOneByOne \(name) \(testSeed)", to: "equalsTheLayersOneByOne")
+      await #expect(processExitsWith: .success) {
+        let arguments = try ExitTestArguments.received(by: "equalsTheLayersOneByOne")
+        let (name, salt) = (arguments[0], arguments[1])
+        try InstructionSet.select(name)
+        var generator = TestGenerator(fixed: salt)
+        // Columns in panels, a part each; rows too many for the cache; channels too few for the threads; a depth of one; for either
+        // type rows whose z fits the cache, but not with dz beside it.
+        let shapes = [
+          (64, 200, 300), (300, 30, 290), (9000, 5, 70), (2, 1, 1), (2, 3, 300), (200, 100, 3), (130, 1, 65),
+          (CacheSizes.level2 / 700, 9, 70), (CacheSizes.level2 / 1400, 9, 70),
+        ]
+        for round in 0..<shapes.count + 10 {
+          let (rows, inputs, outputs) =
+            round < shapes.count
+            ? shapes[round] : (generator.integer(2...300), generator.integer(1...200), generator.integer(1...300))
+          let item = Case(rows, inputs, outputs, bias: round % 3 == 1, relu: round % 4 < 3, &generator)
+          for threads in [1, 2, 3, 4, 8] {
+            item.check(Float.self, threads: threads)
+            item.check(Double.self, threads: threads)
+          }
         }
       }
     }

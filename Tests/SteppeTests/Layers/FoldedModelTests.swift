@@ -53,30 +53,35 @@ import Testing
     return (second(first.values, w2.doubles).values, second(first.scales, w2.doubles).scales)
   }
 
-  @Test(arguments: InstructionSet.available)
-  func isRightWhateverIsSelectedLater(_ name: String) async {
-    let salt = "selected later \(name) \(testSeed)"
-    await #expect(processExitsWith: .success) { [name = name as String, salt = salt as String] in
-      try InstructionSet.select(name)
-      var generator = TestGenerator(fixed: salt)
-      let (inputs, hidden, outputs) = (90, 131, 37)
-      let (w1, b1): ([Float], [Float]) = (generator.normals(hidden * inputs), generator.normals(hidden))
-      let w2: [Float] = generator.normals(outputs * hidden)
-      let folded = Sequential<Float>([
-        Dense(weight: Tensor(shape: [hidden, inputs], scalars: w1), bias: Tensor(b1)), ReLU(),
-        Dense(weight: Tensor(shape: [outputs, hidden], scalars: w2)),
-      ]).folded()
-      for later in InstructionSet.available + [name] {
-        try InstructionSet.select(later)
-        for rows in [1, 5, 80] {
-          for threads in [1, 3] {
-            let x: [Float] = generator.normals(rows * inputs)
-            let wanted = Self.reference(x, w1, b1, w2, rows: rows, inputs: inputs, hidden: hidden, outputs: outputs)
-            let got = Parallel.withThreadCount(threads) { folded(Tensor(shape: [rows, inputs], scalars: x)) }.scalars
-            let wrong = got.indices.first { !(abs(Double(got[$0]) - wanted.values[$0]) <= 4e-6 * wanted.scales[$0]) }
-            #expect(
-              got.count == rows * outputs && wrong == nil, "made on \(name), used on \(later), \(rows) rows, \(threads)"
-            )
+  @Test
+  func isRightWhateverIsSelectedLater() async throws {
+    for name in InstructionSet.available {
+      try ExitTestArguments.pass(name, "selected later \(name) \(testSeed)", to: "isRightWhateverIsSelectedLater")
+      await #expect(processExitsWith: .success) {
+        let arguments = try ExitTestArguments.received(by: "isRightWhateverIsSelectedLater")
+        let (name, salt) = (arguments[0], arguments[1])
+        try InstructionSet.select(name)
+        var generator = TestGenerator(fixed: salt)
+        let (inputs, hidden, outputs) = (90, 131, 37)
+        let (w1, b1): ([Float], [Float]) = (generator.normals(hidden * inputs), generator.normals(hidden))
+        let w2: [Float] = generator.normals(outputs * hidden)
+        let folded = Sequential<Float>([
+          Dense(weight: Tensor(shape: [hidden, inputs], scalars: w1), bias: Tensor(b1)), ReLU(),
+          Dense(weight: Tensor(shape: [outputs, hidden], scalars: w2)),
+        ]).folded()
+        for later in InstructionSet.available + [name] {
+          try InstructionSet.select(later)
+          for rows in [1, 5, 80] {
+            for threads in [1, 3] {
+              let x: [Float] = generator.normals(rows * inputs)
+              let wanted = Self.reference(x, w1, b1, w2, rows: rows, inputs: inputs, hidden: hidden, outputs: outputs)
+              let got = Parallel.withThreadCount(threads) { folded(Tensor(shape: [rows, inputs], scalars: x)) }.scalars
+              let wrong = got.indices.first { !(abs(Double(got[$0]) - wanted.values[$0]) <= 4e-6 * wanted.scales[$0]) }
+              #expect(
+                got.count == rows * outputs && wrong == nil,
+                "made on \(name), used on \(later), \(rows) rows, \(threads)"
+              )
+            }
           }
         }
       }

@@ -89,20 +89,24 @@ import Testing
   }
 
   /// Each instruction set in a process of its own, since the choice is the whole process's.
-  @Test(arguments: InstructionSet.available)
-  func batchNormAndReLU(_ name: String) async {
-    let salt = "batchNormAndReLU \(name) \(testSeed)"
-    await #expect(processExitsWith: .success) { [name = name as String, salt = salt as String] in
-      try InstructionSet.select(name)
-      var generator = TestGenerator(fixed: salt)
-      let indices =
-        BatchNormAccuracyTests.schedules
-        + (0..<12).map { BatchNormAccuracyTests.randomIndex(&generator, round: $0) }
-      for index in indices {
-        for threads in 1...3 {
-          Parallel.withThreadCount(threads) {
-            Self.compareAll(Float.self, index, threads, &generator)
-            if index.n < 100 { Self.compareAll(Double.self, index, threads, &generator) }
+  @Test
+  func batchNormAndReLU() async throws {
+    for name in InstructionSet.available {
+      try ExitTestArguments.pass(name, "batchNormAndReLU \(name) \(testSeed)", to: "batchNormAndReLU")
+      await #expect(processExitsWith: .success) {
+        let arguments = try ExitTestArguments.received(by: "batchNormAndReLU")
+        let (name, salt) = (arguments[0], arguments[1])
+        try InstructionSet.select(name)
+        var generator = TestGenerator(fixed: salt)
+        let indices =
+          BatchNormAccuracyTests.schedules
+          + (0..<12).map { BatchNormAccuracyTests.randomIndex(&generator, round: $0) }
+        for index in indices {
+          for threads in 1...3 {
+            Parallel.withThreadCount(threads) {
+              Self.compareAll(Float.self, index, threads, &generator)
+              if index.n < 100 { Self.compareAll(Double.self, index, threads, &generator) }
+            }
           }
         }
       }

@@ -77,38 +77,43 @@ extension LinearAlgebraTests {
     }
 
     /// Each instruction set in a process of its own, since the choice is the whole process's.
-    @Test(arguments: InstructionSet.available)
-    func equalsTheDefinitionOnEachInstructionSet(_ name: String) async {
-      let salt = "instruction set \(name) \(testSeed)"
-      await #expect(processExitsWith: .success) { [name = name as String, salt = salt as String] in
-        try InstructionSet.select(name)
-        let tests = GEMMTests()
-        var random = TestGenerator(fixed: salt)
-        for threads in [1, 2, 3] {
-          for _ in 0..<40 {
-            let (m, n, k) = (random.integer(1...40), random.integer(1...70), random.integer(0...60))
-            tests.check(Float.self, m: m, n: n, k: k, threads: threads, using: &random)
-            tests.check(Double.self, m: m, n: n, k: k, threads: threads, using: &random)
+    @Test
+    func equalsTheDefinitionOnEachInstructionSet() async throws {
+      for name in InstructionSet.available {
+        try ExitTestArguments.pass(
+          name, "instruction set \(name) \(testSeed)", to: "equalsTheDefinitionOnEachInstructionSet")
+        await #expect(processExitsWith: .success) {
+          let arguments = try ExitTestArguments.received(by: "equalsTheDefinitionOnEachInstructionSet")
+          let (name, salt) = (arguments[0], arguments[1])
+          try InstructionSet.select(name)
+          let tests = GEMMTests()
+          var random = TestGenerator(fixed: salt)
+          for threads in [1, 2, 3] {
+            for _ in 0..<40 {
+              let (m, n, k) = (random.integer(1...40), random.integer(1...70), random.integer(0...60))
+              tests.check(Float.self, m: m, n: n, k: k, threads: threads, using: &random)
+              tests.check(Double.self, m: m, n: n, k: k, threads: threads, using: &random)
+            }
+            // Cut by rows, columns and depth; a vector on either side; a transposed A of many rows.
+            for (m, n, k) in [
+              (300, 33, 64), (20, 400, 90), (8, 24, 4000), (33, 40, 1500), (3, 50, 5000), (65, 1, 900), (1, 97, 1100),
+            ] {
+              tests.check(Float.self, m: m, n: n, k: k, threads: threads, rowLimit: 40, using: &random)
+              tests.check(Double.self, m: m, n: n, k: k, threads: threads, rowLimit: 40, using: &random)
+            }
+            tests.check(
+              Float.self, m: 1500, n: 21, k: 70, threads: threads, transposeA: true, rowLimit: 60, using: &random)
+            tests.check(
+              Double.self, m: 700, n: 30, k: 150, threads: threads, transposeA: true, rowLimit: 60, using: &random)
           }
-          // Cut by rows, columns and depth; a vector on either side; a transposed A of many rows.
-          for (m, n, k) in [
-            (300, 33, 64), (20, 400, 90), (8, 24, 4000), (33, 40, 1500), (3, 50, 5000), (65, 1, 900), (1, 97, 1100),
-          ] {
-            tests.check(Float.self, m: m, n: n, k: k, threads: threads, rowLimit: 40, using: &random)
-            tests.check(Double.self, m: m, n: n, k: k, threads: threads, rowLimit: 40, using: &random)
+          // Several blocks of rows, columns and depth for one thread, whatever its caches.
+          for (transposeA, threads) in [(false, 1), (true, 1), (false, 2)] {
+            tests.check(
+              Float.self, m: 300, n: 1100, k: 1500, threads: threads, transposeA: transposeA, rowLimit: 16,
+              using: &random)
           }
-          tests.check(
-            Float.self, m: 1500, n: 21, k: 70, threads: threads, transposeA: true, rowLimit: 60, using: &random)
-          tests.check(
-            Double.self, m: 700, n: 30, k: 150, threads: threads, transposeA: true, rowLimit: 60, using: &random)
+          tests.check(Double.self, m: 300, n: 1100, k: 1500, threads: 1, rowLimit: 16, using: &random)
         }
-        // Several blocks of rows, columns and depth for one thread, whatever its caches.
-        for (transposeA, threads) in [(false, 1), (true, 1), (false, 2)] {
-          tests.check(
-            Float.self, m: 300, n: 1100, k: 1500, threads: threads, transposeA: transposeA, rowLimit: 16,
-            using: &random)
-        }
-        tests.check(Double.self, m: 300, n: 1100, k: 1500, threads: 1, rowLimit: 16, using: &random)
       }
     }
 

@@ -49,23 +49,27 @@ extension LinearAlgebraTests {
     }
 
     /// Each instruction set in a process of its own, since the choice is the whole process's.
-    @Test(arguments: InstructionSet.available)
-    func equalsTheDefinition(_ name: String) async {
-      let salt = "packed \(name) \(testSeed)"
-      await #expect(processExitsWith: .success) { [name = name as String, salt = salt as String] in
-        try InstructionSet.select(name)
-        var random = TestGenerator(fixed: salt)
-        for _ in 0..<40 {
-          let (rows, columns, depth) = (random.integer(1...40), random.integer(1...130), random.integer(1...70))
-          Self.check(Float.self, rows: rows, columns: columns, depth: depth, using: &random)
-          Self.check(Double.self, rows: rows, columns: columns, depth: depth, using: &random)
-        }
-        // Cut by rows and columns; a depth in slices; more rows than the second-level cache takes at a time.
-        for (rows, columns, depth) in [
-          (64, 300, 400), (900, 20, 70), (1, 700, 500), (5, 40, 9000), (1, 65, 4097), (30, 3, 4096), (700, 17, 1500),
-        ] {
-          Self.check(Float.self, rows: rows, columns: columns, depth: depth, using: &random)
-          Self.check(Double.self, rows: rows, columns: columns, depth: depth, using: &random)
+    @Test
+    func equalsTheDefinition() async throws {
+      for name in InstructionSet.available {
+        try ExitTestArguments.pass(name, "packed \(name) \(testSeed)", to: "equalsTheDefinition")
+        await #expect(processExitsWith: .success) {
+          let arguments = try ExitTestArguments.received(by: "equalsTheDefinition")
+          let (name, salt) = (arguments[0], arguments[1])
+          try InstructionSet.select(name)
+          var random = TestGenerator(fixed: salt)
+          for _ in 0..<40 {
+            let (rows, columns, depth) = (random.integer(1...40), random.integer(1...130), random.integer(1...70))
+            Self.check(Float.self, rows: rows, columns: columns, depth: depth, using: &random)
+            Self.check(Double.self, rows: rows, columns: columns, depth: depth, using: &random)
+          }
+          // Cut by rows and columns; a depth in slices; more rows than the second-level cache takes at a time.
+          for (rows, columns, depth) in [
+            (64, 300, 400), (900, 20, 70), (1, 700, 500), (5, 40, 9000), (1, 65, 4097), (30, 3, 4096), (700, 17, 1500),
+          ] {
+            Self.check(Float.self, rows: rows, columns: columns, depth: depth, using: &random)
+            Self.check(Double.self, rows: rows, columns: columns, depth: depth, using: &random)
+          }
         }
       }
     }

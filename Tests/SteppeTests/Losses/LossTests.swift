@@ -136,10 +136,10 @@ import Testing
       let equal = softmaxCrossEntropy(Tensor<Scalar>(repeating: 1e4, shape: [2, 4]), [3, 0])
       #expect(ulps(equal.loss, 1.3862943611198906) <= 1)
       // A class of probability 0 that is not asked for costs nothing.
-      let impossible = softmaxCrossEntropy(Tensor<Scalar>([[-.infinity, 0, 0]]), [1])
+      let impossible = softmaxCrossEntropy(Tensor<Scalar>([[-Scalar.infinity, 0, 0]]), [1])
       #expect(ulps(impossible.loss, 0.6931471805599453) <= 1)
       #expect(impossible.gradient == Tensor<Scalar>([[0, -0.5, 0.5]]))
-      #expect(softmaxCrossEntropy(Tensor<Scalar>([[-.infinity, 0]]), [0]).loss == .infinity)
+      #expect(softmaxCrossEntropy(Tensor<Scalar>([[-Scalar.infinity, 0]]), [0]).loss == .infinity)
       #expect(softmaxCrossEntropy(Tensor<Scalar>([[.nan, 0]]), [1]).loss.isNaN)
 
       let logits = Tensor<Scalar>([1e4, -1e4, 1e4, -1e4, 0])

@@ -8,26 +8,30 @@ import Testing
   static let bound = 4e-6
 
   /// Each instruction set in a process of its own, since the choice is the whole process's.
-  @Test(arguments: InstructionSet.available)
-  func randomShapes(_ name: String) async {
-    // Printed here, so that the process's own draw from it can be repeated.
-    let salt = "randomShapes \(name) \(testSeed)"
-    await #expect(processExitsWith: .success) { [name = name as String, salt = salt as String] in
-      try InstructionSet.select(name)
-      var generator = TestGenerator(fixed: salt)
-      for round in 0..<60 {
-        let index = Self.randomIndex(&generator, round: round)
-        for threads in 1...3 {
-          Parallel.withThreadCount(threads) {
-            Self.check(Float.self, index, mean: 0, deviation: 1, &generator)
-            Self.check(Double.self, index, mean: 0, deviation: 1, &generator)
+  @Test
+  func randomShapes() async throws {
+    for name in InstructionSet.available {
+      // Printed here, so that the process's own draw from it can be repeated.
+      try ExitTestArguments.pass(name, "randomShapes \(name) \(testSeed)", to: "randomShapes")
+      await #expect(processExitsWith: .success) {
+        let arguments = try ExitTestArguments.received(by: "randomShapes")
+        let (name, salt) = (arguments[0], arguments[1])
+        try InstructionSet.select(name)
+        var generator = TestGenerator(fixed: salt)
+        for round in 0..<60 {
+          let index = Self.randomIndex(&generator, round: round)
+          for threads in 1...3 {
+            Parallel.withThreadCount(threads) {
+              Self.check(Float.self, index, mean: 0, deviation: 1, &generator)
+              Self.check(Double.self, index, mean: 0, deviation: 1, &generator)
+            }
           }
         }
-      }
-      for (mean, deviation) in [(1e4, 1.0), (1e6, 1), (1, 1e-3), (-1e4, 1), (0, 1e-4)] {
-        for index in Self.schedules {
-          Self.check(Float.self, index, mean: mean, deviation: deviation, &generator)
-          Self.check(Float.self, index, mean: mean, deviation: deviation, outlier: 1e6, &generator)
+        for (mean, deviation) in [(1e4, 1.0), (1e6, 1), (1, 1e-3), (-1e4, 1), (0, 1e-4)] {
+          for index in Self.schedules {
+            Self.check(Float.self, index, mean: mean, deviation: deviation, &generator)
+            Self.check(Float.self, index, mean: mean, deviation: deviation, outlier: 1e6, &generator)
+          }
         }
       }
     }

@@ -299,13 +299,15 @@ func element<Scalar>(_ tensor: Tensor<Scalar>, _ index: [Int]) -> Scalar {
     let (middle, sides) = (tensor.variance(axis: 1), tensor.variance(axes: [0, 2], unbiased: true))
     for row in 0..<outer {
       for column in 0..<inner {
-        let values = (0..<size).map { x[(row * size + $0) * inner + column] }
+        let values = (0..<size).map { (place: Int) -> Float in x[(row * size + place) * inner + column] }
         #expect(abs(Double(middle[row, column]) / variance(values) - 1) < 1e-6)
         #expect(abs(middle[row, column] / tensor[row, 0..., column].variance() - 1) < 1e-6)
       }
     }
     for place in 0..<size {
-      let values = (0..<outer * inner).map { x[($0 / inner * size + place) * inner + $0 % inner] }
+      let values = (0..<outer * inner).map { (index: Int) -> Float in
+        x[(index / inner * size + place) * inner + index % inner]
+      }
       #expect(abs(Double(sides[place]) / (variance(values) * 30 / 29) - 1) < 1e-6)
     }
     let constant = Tensor<Float>(repeating: Float(mean) + 0.1, shape: [1000, 3])

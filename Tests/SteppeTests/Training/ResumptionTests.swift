@@ -1,4 +1,5 @@
 import Foundation
+import Reference
 import Testing
 
 import Steppe
@@ -349,37 +350,42 @@ extension TrainingTests {
       return trainer
     }
 
-    @Test(arguments: [RunKind.sgd, .adam])
-    func aKilledRunEndsAlike(kind: RunKind) async throws {
-      let expected = try kind.uninterrupted(folder)
-      let seed = dataTestSeed("TrainingTests.aKilledRunEndsAlike(\(kind))")
-      var generator = RandomGenerator(seed: seed)
-      // Half of what a whole run takes here, so that most kills hit it midway.
-      let time = try ContinuousClock().measure { _ = try Self.run(kind, in: folder("\(kind)-timed")) }
-      let longest = Int(time / .microseconds(1) / 2)
-      var steps: [Int] = []
-      for trial in 0..<3 {
-        let run = folder("\(kind)-\(trial)")
-        for _ in 0..<6 {
-          let delay = UInt32(generator.index(below: longest))
-          await #expect(processExitsWith: .signal(SIGKILL)) {
-            [run = run as String, kind = kind as RunKind, delay = delay as UInt32] in
-            Thread.detachNewThread {
-              usleep(delay)
-              kill(getpid(), SIGKILL)
+    @Test
+    func aKilledRunEndsAlike() async throws {
+      for kind in [RunKind.sgd, .adam] {
+        let expected = try kind.uninterrupted(folder)
+        let seed = dataTestSeed("TrainingTests.aKilledRunEndsAlike(\(kind))")
+        var generator = RandomGenerator(seed: seed)
+        // Half of what a whole run takes here, so that most kills hit it midway.
+        let time = try ContinuousClock().measure { _ = try Self.run(kind, in: folder("\(kind)-timed")) }
+        let longest = Int(time / .microseconds(1) / 2)
+        var steps: [Int] = []
+        for trial in 0..<3 {
+          let run = folder("\(kind)-\(trial)")
+          for _ in 0..<6 {
+            let delay = UInt32(generator.index(below: longest))
+            try ExitTestArguments.pass(kind.rawValue, run, "\(delay)", to: "killed")
+            await #expect(processExitsWith: .signal(SIGKILL)) {
+              let arguments = try ExitTestArguments.received(by: "killed")
+              let kind = try #require(RunKind(rawValue: arguments[0]))
+              let (run, delay) = (arguments[1], try #require(UInt32(arguments[2])))
+              Thread.detachNewThread {
+                usleep(delay)
+                kill(getpid(), SIGKILL)
+              }
+              _ = try Self.run(kind, in: run)
+              while true { sleep(1) }
             }
-            _ = try Self.run(kind, in: run)
-            while true { sleep(1) }
+            steps.append(try CheckpointFolder.isFolder(run) ? CheckpointFolder.steps(in: run).max() ?? -1 : -1)
           }
-          steps.append(try CheckpointFolder.isFolder(run) ? CheckpointFolder.steps(in: run).max() ?? -1 : -1)
+          let trainer = try Self.run(kind, in: run)
+          #expect(try savedBytes(trainer.model, folder) == expected.model)
+          #expect(trainer.history.map(\.withoutTime) == expected.history)
+          let files = try FileManager.default.contentsOfDirectory(atPath: run).sorted()
+          #expect(files == ["best.safetensors", "checkpoint-23.safetensors", "checkpoint-24.safetensors"])
         }
-        let trainer = try Self.run(kind, in: run)
-        #expect(try savedBytes(trainer.model, folder) == expected.model)
-        #expect(trainer.history.map(\.withoutTime) == expected.history)
-        let files = try FileManager.default.contentsOfDirectory(atPath: run).sorted()
-        #expect(files == ["best.safetensors", "checkpoint-23.safetensors", "checkpoint-24.safetensors"])
+        print("\(kind): killed with the last checkpoint at step \(steps)")
       }
-      print("\(kind): killed with the last checkpoint at step \(steps)")
     }
 
     /// The system ends the process inside the write, when half of the file is there.
@@ -388,7 +394,10 @@ extension TrainingTests {
       let expected = try kind.uninterrupted(folder)
       let run = folder("run")
       for step in [0, 4, 8, 17] {
-        await #expect(processExitsWith: .signal(SIGXFSZ)) { [run = run as String, step = step as Int] in
+        try ExitTestArguments.pass(run, "\(step)", to: "killed while writing")
+        await #expect(processExitsWith: .signal(SIGXFSZ)) {
+          let arguments = try ExitTestArguments.received(by: "killed while writing")
+          let (run, step) = (arguments[0], try #require(Int(arguments[1])))
           let trainer = RunKind.adam.trainer(run)
           trainer.configuration.checkpointInterval = .steps(1)
           if step == 0 { limitFileSize(3000, SIG_DFL) } else { _ = try? trainer.resume(from: run) }
