@@ -10,7 +10,7 @@ let package = Package(
   ],
   dependencies: [
     // Only the command and the documentation need these: SwiftPM resolves none of them for a package that links the library.
-    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+    .package(url: "https://github.com/apple/swift-argument-parser", "1.5.0"..<"2.0.0"),
     .package(url: "https://github.com/swiftlang/swift-docc-plugin", from: "1.4.0"),
   ],
   targets: [

@@ -9,7 +9,7 @@ let package = Package(
   products: [.executable(name: "steppe-bench", targets: ["SteppeBench"])],
   dependencies: [
     .package(name: "steppe", path: ".."),
-    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+    .package(url: "https://github.com/apple/swift-argument-parser", "1.5.0"..<"2.0.0"),
     // Without its traits: they count allocations, and need libraries that measuring time doesn't.
     .package(url: "https://github.com/ordo-one/benchmark", from: "1.38.0", traits: []),
   ],

@@ -60,7 +60,8 @@ final class Sampler {
   private func measure(_ body: () -> Void, _ duration: Duration, _ minimumSamples: Int) -> Measurement {
     func sample(_ runs: Int) -> Double {
       let time = clock.measure { for _ in 0..<runs { body() } }
-      return time / .seconds(1) / Double(runs)
+      let seconds: Double = time / .seconds(1)
+      return seconds / Double(runs)
     }
     // Threads, buffers and the clock frequency settle, and the best of these runs tells how many make a sample. Later only the caches
     // have to be filled again.
