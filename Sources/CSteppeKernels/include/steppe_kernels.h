@@ -96,6 +96,14 @@ typedef struct steppe_product_finish {
   double parameter;
 } steppe_product_finish;
 
+/// The statistics of `count` channels, each with `fold` columns of `values` values in all.
+typedef struct steppe_channels {
+  size_t count, fold;
+  double values, epsilon;
+  /// `remainder` is the mean less its rounding to the scalar type, to more digits than `mean` has room for.
+  double *mean, *remainder, *variance;
+} steppe_channels;
+
 /// One instruction set's kernels for one scalar type.
 typedef struct steppe_kernel_table {
   const char *instruction_set;  ///< "baseline", "avx2", "avx512", "neon"
@@ -203,6 +211,25 @@ typedef struct steppe_kernel_table {
                             double scale, double offset, double *gradient, double *product);
   void (*run_gradient)(const void *x, const void *dy, void *dx, ptrdiff_t stride, size_t runs, size_t length, double shift,
                        bool relu, double scale, double offset, double a, double b, double e, bool backwards, bool stream);
+
+  // ── normalization's numbers for each channel, between the passes; sums and coefficients stand for each column ────────────────
+  /// Makes of sums over `rows` rows, one for each column, the mean of each channel, repeated over its columns, or where that is not
+  /// finite the channel's value in the row `first`.
+  void (*channel_shifts)(size_t count, size_t fold, size_t rows, const void *first, void *sums);
+  /// Mean, remainder and biased variance from Σ(x − shift) and Σ(x − shift)²; false where a shift lay further from the mean than the
+  /// deviation, so that the variance has lost digits.
+  bool (*channel_moments)(const steppe_channels *channels, const void *shift, const double *sums, const double *squares);
+  /// y = (x − shift)·scale + offset, with γ and β for each channel; without γ the shift alone.
+  void (*channel_affine)(const steppe_channels *channels, const void *_Nullable gamma, const void *_Nullable beta, void *shift,
+                         void *_Nullable scale, void *_Nullable offset);
+  /// dβ and dγ, one for each channel, from Σdy and Σdy·(x − shift).
+  void (*channel_gradients)(const steppe_channels *channels, const double *sums, const double *products, double *d_gamma,
+                            double *d_beta);
+  /// dx = a·dy + b·(x − shift) + e
+  void (*channel_slopes)(const steppe_channels *channels, const void *gamma, const double *d_gamma, const double *d_beta, void *a,
+                         void *b, void *e);
+  /// y = factor·x + kept·y, which is not read where `kept` is 0.
+  void (*blend_doubles)(const double *x, double factor, double kept, void *y, size_t count);
 
   // ── optimizers: parameters p and gradients g with their state, one pass ─────────────────────────────────────────────────────
   /// g′ = s·g + λp; v = μv + (1 − dampening)g′ (v = g′ at the first); p −= η·v, or η·(g′ + μv) for Nesterov. `velocity` is NULL

@@ -19,20 +19,6 @@ typedef enum K(rule) {
   K(adam_rule)
 } K(rule);
 
-// As many scalars as a vector holds doubles, and those doubles.
-#define SLICE_LANES ((size_t)(STEPPE_VECTOR_BYTES / 8))
-typedef scalar K(slice) __attribute__((vector_size(SLICE_LANES * sizeof(scalar))));
-typedef scalar K(unaligned_slice)
-  __attribute__((vector_size(SLICE_LANES * sizeof(scalar)), aligned(STEPPE_DOUBLE ? 8 : 4), may_alias));
-typedef double K(doubles) __attribute__((vector_size(STEPPE_VECTOR_BYTES)));
-
-#define slice K(slice)
-#define doubles K(doubles)
-#define AS_DOUBLES(v) __builtin_convertvector(v, doubles)
-#define AS_SLICE(w) __builtin_convertvector(w, slice)
-#define LOAD_SLICE(p) (*(const K(unaligned_slice) *)(p))
-#define STORE_SLICE(p, v) (*(K(unaligned_slice) *)(p) = (v))
-
 // One slice of the parameters: the formulas of the table's comments. `s` and `t` are the rule's state, in its order.
 INLINE void K(update)(const K(rule) rule, const K(plan) k, slice *p, slice g, slice *s, slice *t) {
   doubles parameter = AS_DOUBLES(*p), gradient = AS_DOUBLES(g) * k.scale;
@@ -162,11 +148,3 @@ static void K(adam)(const steppe_optimizer_step *step, void *p, void *g, void *f
                      .beta2 = step->beta2, .epsilon = step->epsilon * root, .decoupled = step->decoupled};
   K(run_rule)(K(adam_rule), k, step->clear_gradient, p, g, first_moment, second_moment, count);
 }
-
-#undef SLICE_LANES
-#undef slice
-#undef doubles
-#undef AS_DOUBLES
-#undef AS_SLICE
-#undef LOAD_SLICE
-#undef STORE_SLICE

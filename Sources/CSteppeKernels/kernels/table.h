@@ -7,6 +7,7 @@
 #include "product.h"
 #include "softmax.h"
 #include "normalization.h"
+#include "channels.h"
 #include "optimizer.h"
 
 #define STEPPE_STRING(x) #x
@@ -55,6 +56,12 @@ const steppe_kernel_table K(steppe_table) = {
     .run_normalize_residual = K(run_normalize_residual),
     .run_gradient_sums = K(run_gradient_sums),
     .run_gradient = K(run_gradient),
+    .channel_shifts = K(channel_shifts),
+    .channel_moments = K(channel_moments),
+    .channel_affine = K(channel_affine),
+    .channel_gradients = K(channel_gradients),
+    .channel_slopes = K(channel_slopes),
+    .blend_doubles = K(blend_doubles),
     .sgd = K(sgd),
     .adagrad = K(adagrad),
     .rmsprop = K(rmsprop),
@@ -81,3 +88,10 @@ const steppe_kernel_table K(steppe_table) = {
 #undef wide
 #undef add_to
 #undef stream_store
+#undef SLICE_LANES
+#undef slice
+#undef doubles
+#undef AS_DOUBLES
+#undef AS_SLICE
+#undef LOAD_SLICE
+#undef STORE_SLICE

@@ -63,3 +63,18 @@ INLINE void K(store_first)(scalar *p, vector v, size_t count) { __builtin_memcpy
 #define store_first K(store_first)
 #define add_to K(add_to)
 #define stream_store K(stream)
+
+// As many scalars as a vector holds doubles, and those doubles.
+#define SLICE_LANES ((size_t)(STEPPE_VECTOR_BYTES / 8))
+typedef scalar K(slice) __attribute__((vector_size(SLICE_LANES * sizeof(scalar))));
+typedef scalar K(unaligned_slice)
+  __attribute__((vector_size(SLICE_LANES * sizeof(scalar)), aligned(STEPPE_DOUBLE ? 8 : 4), may_alias));
+typedef double K(doubles) __attribute__((vector_size(STEPPE_VECTOR_BYTES)));
+typedef double K(unaligned_doubles) __attribute__((vector_size(STEPPE_VECTOR_BYTES), aligned(8), may_alias));
+
+#define slice K(slice)
+#define doubles K(doubles)
+#define AS_DOUBLES(v) __builtin_convertvector(v, doubles)
+#define AS_SLICE(w) __builtin_convertvector(w, slice)
+#define LOAD_SLICE(p) (*(const K(unaligned_slice) *)(p))
+#define STORE_SLICE(p, v) (*(K(unaligned_slice) *)(p) = (v))

@@ -244,12 +244,12 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
     batchesTracked += 1
     let weight = momentum ?? 1 / Double(batchesTracked)
     let unbiased = Double(m) / Double(m - 1)
-    func moved(_ running: Tensor<Scalar>, _ batch: UnsafePointer<Double>, _ factor: Double) -> Tensor<Scalar> {
-      let old = running.scalars
-      return Tensor(old.indices.map { Scalar((1 - weight) * Double(old[$0]) + weight * factor * batch[$0]) })
+    runningMean.withUnsafeMutableBufferPointer {
+      Scalar.kernels.blend_doubles(moments.mean, weight, 1 - weight, $0.baseAddress!, channels)
     }
-    runningMean = moved(runningMean, moments.mean, 1)
-    runningVariance = moved(runningVariance, moments.variance, unbiased)
+    runningVariance.withUnsafeMutableBufferPointer {
+      Scalar.kernels.blend_doubles(moments.variance, weight * unbiased, 1 - weight, $0.baseAddress!, channels)
+    }
   }
 
   // MARK: The kernels' work
@@ -278,7 +278,9 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
     body(sums.pointer, sums.pointer + channels)
     for (parameter, values) in [(gamma, sums.pointer), (beta, sums.pointer + channels)]
     where trains && parameter.isTrainable {
-      parameter.accumulate(Tensor(UnsafeBufferPointer(start: values, count: channels).map { Scalar($0) }))
+      parameter.accumulate { memory, adding in
+        Scalar.kernels.blend_doubles(values, 1, adding ? 1 : 0, memory, channels)
+      }
     }
     withExtendedLifetime(sums) {}
   }

@@ -15,7 +15,16 @@ struct ChannelMoments {
   var remainder: UnsafeMutablePointer<Double> { storage.pointer + channels }
   var variance: UnsafeMutablePointer<Double> { storage.pointer + 2 * channels }
 
-  var isFinite: Bool { (0..<channels).allSatisfy { mean[$0].isFinite && variance[$0].isFinite } }
+  var isFinite: Bool { Double.kernels.all_finite(mean, channels) && Double.kernels.all_finite(variance, channels) }
+
+  /// A range of the channels as the kernels see them, each with `fold` columns of `values` values in all.
+  func part(_ range: Range<Int>, fold: Int, values: Double, epsilon: Double = 0) -> steppe_channels {
+    let first = range.lowerBound
+    return steppe_channels(
+      count: range.count, fold: fold, values: values, epsilon: epsilon, mean: mean + first,
+      remainder: remainder + first,
+      variance: variance + first)
+  }
 }
 
 /// Batch statistics, normalization and their gradients over the channels of one tensor (SPEC §4), as a ``ChannelSchedule`` orders them.
@@ -67,14 +76,12 @@ struct ChannelNormalization<Scalar: TensorScalar> {
       forEachPanel(parts: parts, width: panel, unit: unit) { channels in
         produce(channels)
         columnMoments(x, channels, moments)
-        let scratch = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: 3)
-        scratch.fill { affine($0, moments, gamma, beta, epsilon) }
+        let scratch = affine(channels, moments, gamma, beta, epsilon)
         normalizeColumns(x, y, rows: 0..<shape.samples, scratch, activation, residual)
       }
     case .rows(let parts):
       rowMoments(x, parts: parts, moments)
-      let scratch = ColumnCoefficients<Scalar>(channels: 0..<shape.channels, fold: fold, count: 3)
-      scratch.fill { affine($0, moments, gamma, beta, epsilon) }
+      let scratch = affine(0..<shape.channels, moments, gamma, beta, epsilon)
       Parallel.run(parts: parts) { part in
         let rows = Parallel.range(part, of: parts, count: shape.samples)
         normalizeColumns(x, y, rows: rows, scratch, activation, residual)
@@ -145,26 +152,31 @@ struct ChannelNormalization<Scalar: TensorScalar> {
   ) {
     precondition(activation == .identity || activation == .relu)
     let masked = activation == .relu
-    let slope = { (channel: Int) in
-      gradient(channel, moments, gamma, epsilon, dGamma, dBeta)
-    }
     let forwards = { (channels: Range<Int>) in
-      let result = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: masked ? 3 : 1)
-      result.fill {
-        masked ? affine($0, moments, gamma, beta, epsilon) : (Scalar(moments.mean[$0]), 0, 0)
-      }
+      affine(channels, moments, masked ? gamma : nil, beta, epsilon)
+    }
+    let slopes = { (channels: Range<Int>) in
+      let result = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: 3)
+      var part = moments.part(channels, fold: fold, values: m, epsilon: epsilon)
+      let first = channels.lowerBound
+      Scalar.kernels.channel_slopes(
+        &part, gamma + first, dGamma + first, dBeta + first, result.column(0), result.column(1), result.column(2))
       return result
+    }
+    let finish = { (channels: Range<Int>, sums: ColumnSums) in
+      var part = moments.part(channels, fold: fold, values: m, epsilon: epsilon)
+      Scalar.kernels.channel_gradients(
+        &part, sums.first, sums.second, dGamma + channels.lowerBound, dBeta + channels.lowerBound)
+      withExtendedLifetime(sums) {}
     }
     switch schedule {
     case .columns(let parts, let panel, let unit):
       forEachPanel(parts: parts, width: panel, unit: unit) { channels in
         let (forward, sums) = (forwards(channels), ColumnSums(columns: channels.count * fold))
         columnGradientSums(x, dy, rows: 0..<shape.samples, forward, sums)
-        sums.fold(by: fold) { finishGradient(channels.lowerBound + $0, $1, $2, moments, epsilon, dGamma, dBeta) }
+        finish(channels, sums)
         guard let dx else { return }
-        let scratch = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: 4)
-        scratch.fill(slope)
-        applyGradient(x, dy, dx, rows: 0..<shape.samples, forward, scratch)
+        applyGradient(x, dy, dx, rows: 0..<shape.samples, forward, slopes(channels))
       } then: {
         consume($0)
       }
@@ -176,10 +188,9 @@ struct ChannelNormalization<Scalar: TensorScalar> {
           x, dy, rows: Parallel.range(part, of: parts, count: shape.samples), forward, sums.part(part))
       }
       sums.merge()
-      sums.fold(by: fold) { finishGradient($0, $1, $2, moments, epsilon, dGamma, dBeta) }
+      finish(0..<shape.channels, sums)
       guard let dx else { return }
-      let scratch = ColumnCoefficients<Scalar>(channels: 0..<shape.channels, fold: fold, count: 4)
-      scratch.fill(slope)
+      let scratch = slopes(0..<shape.channels)
       Parallel.run(parts: parts) { part in
         applyGradient(x, dy, dx, rows: Parallel.range(part, of: parts, count: shape.samples), forward, scratch)
       }
@@ -196,7 +207,8 @@ struct ChannelNormalization<Scalar: TensorScalar> {
         }
       } then: { channel, samples in
         guard let dx else { return }
-        let (forward, c) = (affine(channel, moments, gamma, beta, epsilon), slope(channel))
+        let forward = affine(channel, moments, gamma, beta, epsilon)
+        let c = gradient(channel, moments, gamma, epsilon, dGamma, dBeta)
         let start = samples.lowerBound * shape.sampleStride + channel * fold
         Scalar.kernels.run_gradient(
           x + start, dy + start, dx + start, shape.sampleStride, samples.count, fold, Double(c.0), masked,
@@ -205,7 +217,23 @@ struct ChannelNormalization<Scalar: TensorScalar> {
     }
   }
 
-  // MARK: One channel's coefficients
+  // MARK: Channels' coefficients
+
+  /// shift, scale and offset of channels for y = (x − shift)·scale + offset, each over its columns; without `gamma` the shift alone.
+  private func affine(
+    _ channels: Range<Int>, _ moments: ChannelMoments, _ gamma: Pointer?, _ beta: Pointer, _ epsilon: Double
+  ) -> ColumnCoefficients<Scalar> {
+    let result = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: gamma == nil ? 1 : 3)
+    var part = moments.part(channels, fold: fold, values: m, epsilon: epsilon)
+    let first = channels.lowerBound
+    if let gamma {
+      Scalar.kernels.channel_affine(
+        &part, gamma + first, beta + first, result.column(0), result.column(1), result.column(2))
+    } else {
+      Scalar.kernels.channel_affine(&part, nil, nil, result.column(0), nil, nil)
+    }
+    return result
+  }
 
   /// shift, scale and offset of channel c for y = (x − shift)·scale + offset.
   private func affine(
@@ -291,16 +319,13 @@ struct ChannelNormalization<Scalar: TensorScalar> {
     _ sums: (ColumnCoefficients<Scalar>) -> ColumnSums
   ) {
     let shift = sampledShifts(x, channels)
+    var part = moments.part(channels, fold: fold, values: m)
     for _ in 0..<2 {
-      var isNear = true
-      sums(shift).fold(by: fold) { index, sum, squares in
-        let channel = channels.lowerBound + index
-        let near = finish(
-          channel, shift: shift.column(0)[index * fold], sum: sum, squares: squares, moments)
-        isNear = isNear && near
-      }
+      let found = sums(shift)
+      let isNear = Scalar.kernels.channel_moments(&part, shift.column(0), found.first, found.second)
+      withExtendedLifetime((found, shift)) {}
       if isNear { return }
-      shift.fill { (Scalar(moments.mean[$0]), 0, 0, 0) }
+      Scalar.kernels.channel_affine(&part, nil, nil, shift.column(0), nil, nil)
     }
   }
 
@@ -312,15 +337,7 @@ struct ChannelNormalization<Scalar: TensorScalar> {
     let start = x + channels.lowerBound * fold
     Scalar.kernels.reduce_columns(
       STEPPE_SUM, start, shape.samples / samples * shape.sampleStride, samples, channels.count * fold, result.column(0))
-    let column = result.column(0)
-    result.fill { channel in
-      let first = (channel - channels.lowerBound) * fold
-      var sum = 0.0
-      for place in first..<first + fold { sum += Double(column[place]) }
-      let shift = Scalar(sum / Double(samples * fold))
-      // Where the values are so large that even a few overflow.
-      return (shift.isFinite ? shift : start[first], 0, 0, 0)
-    }
+    Scalar.kernels.channel_shifts(channels.count, fold, samples, start, result.column(0))
     return result
   }
 
@@ -361,8 +378,8 @@ struct ChannelNormalization<Scalar: TensorScalar> {
     let masked = forward.count == 3
     Scalar.kernels.column_gradient(
       x + start, shape.sampleStride, dy + start, shape.sampleStride, dx + start, shape.sampleStride, rows.count,
-      c.columns, c.column(0), masked ? forward.column(1) : nil, masked ? forward.column(2) : nil, c.column(1),
-      c.column(2), c.column(3), true, streams)
+      c.columns, forward.column(0), masked ? forward.column(1) : nil, masked ? forward.column(2) : nil, c.column(0),
+      c.column(1), c.column(2), true, streams)
     withExtendedLifetime((forward, c)) {}
   }
 
@@ -509,21 +526,14 @@ final class ColumnCoefficients<Scalar: TensorScalar> {
 
   func column(_ index: Int) -> UnsafeMutablePointer<Scalar> { storage.pointer + index * columns }
 
+  /// For three coefficients.
   func fill(_ coefficients: (Int) -> (Scalar, Scalar, Scalar)) {
-    fill { channel in
-      let c = coefficients(channel)
-      return (c.0, c.1, c.2, 0)
-    }
-  }
-
-  func fill(_ coefficients: (Int) -> (Scalar, Scalar, Scalar, Scalar)) {
     for (place, channel) in channels.enumerated() {
       let c = coefficients(channel)
       for column in place * fold..<(place + 1) * fold {
         storage.pointer[column] = c.0
-        if count > 1 { storage.pointer[columns + column] = c.1 }
-        if count > 2 { storage.pointer[2 * columns + column] = c.2 }
-        if count > 3 { storage.pointer[3 * columns + column] = c.3 }
+        storage.pointer[columns + column] = c.1
+        storage.pointer[2 * columns + column] = c.2
       }
     }
   }
@@ -560,19 +570,7 @@ struct ColumnSums {
   func merge() {
     for part in 1..<max(1, parts) {
       let other = self.part(part)
-      for column in 0..<2 * columns { first[column] += other.first[column] }
-    }
-  }
-
-  /// Calls `body` with each channel's place and its two sums, over the channel's `fold` columns.
-  func fold(by fold: Int, _ body: (_ place: Int, _ first: Double, _ second: Double) -> Void) {
-    for place in 0..<columns / max(1, fold) {
-      var (a, b) = (0.0, 0.0)
-      for column in place * fold..<(place + 1) * fold {
-        a += first[column]
-        b += second[column]
-      }
-      body(place, a, b)
+      Double.kernels.binary(STEPPE_ADD, first, 1, other.first, 1, first, 2 * columns)
     }
   }
 }
