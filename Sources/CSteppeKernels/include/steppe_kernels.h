@@ -241,6 +241,13 @@ typedef struct steppe_kernel_table {
   void (*rmsprop)(const steppe_optimizer_step *step, void *p, void *g, void *squares, void *_Nullable buffer, size_t count);
   /// m = β₁m + (1 − β₁)g′; v = β₂v + (1 − β₂)g′²; p −= η·(m/c₁)/(√(v/c₂) + ε); decoupled: p −= ηλp first, and g′ = s·g
   void (*adam)(const steppe_optimizer_step *step, void *p, void *g, void *first_moment, void *second_moment, size_t count);
+
+  // ── features of a data set: the matrix x[rows, columns], d = x − shift[c] in double ──────────────────────────────────────────
+  /// sums[c] += Σ_r d, squares[c] += Σ_r d²; least[c] and greatest[c], of the scalar type, take in every x. NaN goes into the sums alone.
+  void (*feature_moments)(const void *x, ptrdiff_t ldx, size_t rows, size_t columns, const double *shift, double *sums,
+                          double *squares, void *least, void *greatest);
+  /// y[r, c] = d, without gaps between the rows
+  void (*feature_center)(const void *x, ptrdiff_t ldx, size_t rows, size_t columns, const double *shift, double *y);
 } steppe_kernel_table;
 
 /// The instruction sets that this build holds and this machine can run, best last. Writes at most `capacity` names, returns the number.

@@ -9,6 +9,7 @@
 #include "normalization.h"
 #include "channels.h"
 #include "optimizer.h"
+#include "features.h"
 
 #define STEPPE_STRING(x) #x
 #define STEPPE_STRING_(x) STEPPE_STRING(x)
@@ -66,6 +67,8 @@ const steppe_kernel_table K(steppe_table) = {
     .adagrad = K(adagrad),
     .rmsprop = K(rmsprop),
     .adam = K(adam),
+    .feature_moments = K(feature_moments),
+    .feature_center = K(feature_center),
 };
 
 #undef STEPPE_STRING

@@ -37,6 +37,15 @@ package enum JSONValue: Equatable, Sendable {
     return members.first { $0.key == key }?.value
   }
 
+  /// The number, or nil where it is none.
+  var double: Double? {
+    switch self {
+    case .number(let value): value
+    case .integer(let value): Double(value)
+    default: nil
+    }
+  }
+
   /// The value in one line without spaces. NaN and the infinities, which JSON does not have, become `null`.
   package func serialized() -> String {
     var text = ""

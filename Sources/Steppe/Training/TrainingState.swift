@@ -118,11 +118,5 @@ extension JSONValue {
   }
 
   /// The number of an object's `key`.
-  fileprivate func double(_ key: String) -> Double? {
-    switch self[key] {
-    case .number(let value): value
-    case .integer(let value): Double(value)
-    default: nil
-    }
-  }
+  fileprivate func double(_ key: String) -> Double? { self[key]?.double }
 }
