@@ -34,6 +34,7 @@ IMAGES = ["32x64x28x28", "64x64x56x56", "128x256x14x14", "256x512x7x7"]
 MORE_IMAGES = ["64x2048x7x7", "16x64x56x56"]
 NETWORKS = ["784-100-100-10", "784-128-128-10", "784-512-512-10", "784-1024-1024-10"]
 BATCHES = [60, 64, 128, 256]
+CONVOLUTIONS = ["32x64x56x56-64", "32x128x28x28-128", "32x256x14x14-256", "32x512x7x7-512", "64x1x28x28-32"]
 PRODUCTS = ["64x784x128", "128x784x256", "256x256x256", "512x512x512", "1024x1024x1024"]
 ROW_PRODUCT = "1x784x512"
 
@@ -56,6 +57,10 @@ def all_cases():
     for direction in "forward", "backward":
         cases += [batch_norm(direction, shape) for shape in ROWS + IMAGES + MORE_IMAGES]
         cases += [batch_norm(direction, shape, nhwc=True) for shape in IMAGES + MORE_IMAGES]
+    for direction in "forward", "training":
+        for sizes in CONVOLUTIONS:
+            name = f"conv/{direction}/{sizes}"
+            cases.append(Case(name, (Peer("PyTorch", "pytorch", name), Peer("PyTorch NHWC", "pytorch", f"conv/{direction}/nhwc/{sizes}"))))
     for network, batch in zip(NETWORKS, BATCHES):
         name = f"training-step/{network}/batch-{batch}"
         cases.append(Case(name, (Peer("PyTorch", "pytorch", name), Peer("PyTorch compiled", "pytorch", f"{name}/compiled"),
@@ -90,6 +95,8 @@ def all_groups():
             groups.append(Group(
                 f"Batch norm {direction}, {'NHWC' if nhwc else 'NCHW'}, against the fastest in any layout",
                 names(*(batch_norm(direction, shape, nhwc) for shape in IMAGES + MORE_IMAGES)), True))
+    for direction in "forward", "training":
+        groups.append(Group(f"Convolution, {direction}, against PyTorch", tuple(f"conv/{direction}/{sizes}" for sizes in CONVOLUTIONS), False))
     groups += [
         Group("Training step", tuple(f"training-step/{n}/batch-{b}" for n, b in zip(NETWORKS, BATCHES)), True),
         Group("Inference, one row", tuple(f"inference/{n}/rows-1" for n in NETWORKS), True),

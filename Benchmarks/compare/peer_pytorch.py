@@ -28,6 +28,27 @@ def batch_norm(direction, layout, shape):
         dy, x, gamma, mean, variance, saved_mean, saved_scale, True, 1e-5, wanted))
 
 
+def convolution(direction, layout, text):
+    """A convolution of 3x3 with a padding of 1: its output alone, or with the gradients of input, weight and bias."""
+    shape, outputs = text.split("-")
+    shape, outputs = sizes(shape), int(outputs)
+    order = torch.channels_last if layout == "nhwc" else torch.contiguous_format
+    layer = torch.nn.Conv2d(shape[1], outputs, 3, padding=1).to(memory_format=order)
+    x = torch.randn(shape).contiguous(memory_format=order)
+    if direction == "forward":
+        return Work(lambda: layer(x))
+    x.requires_grad_()
+    dy = torch.randn(shape[0], outputs, *shape[2:]).contiguous(memory_format=order)
+
+    def step():
+        x.grad = None
+        layer.zero_grad(set_to_none=True)
+        with torch.enable_grad():
+            layer(x).backward(dy)
+
+    return Work(step)
+
+
 def training_step(widths, batch, compiled):
     """Forward, loss, backward and the update by SGD with momentum.
 
@@ -84,6 +105,10 @@ def prepare(name):
             return batch_norm(direction, "nchw", sizes(shape))
         case ["batchnorm", direction, "nhwc", shape]:
             return batch_norm(direction, "nhwc", sizes(shape))
+        case ["conv", direction, text]:
+            return convolution(direction, "nchw", text)
+        case ["conv", direction, "nhwc", text]:
+            return convolution(direction, "nhwc", text)
         case ["training-step", widths, batch, *compiled]:
             return training_step([int(w) for w in widths.split("-")], int(batch.removeprefix("batch-")), compiled == ["compiled"])
         case ["matmul", shape]:

@@ -711,7 +711,7 @@ static void check_finish(const char *kernel, const void *c, const double *before
         expect(kernel, at, get(c, at), 777, 0);
         continue;
       }
-      const double old = finish->beta == 0 ? 0 : finish->beta * before[at], added = finish->bias ? get(finish->bias, i) : 0;
+      const double old = finish->beta == 0 ? 0 : finish->beta * before[at], added = finish->bias ? get(finish->bias, finish->bias_by_rows ? r : i) : 0;
       const double value = finish->alpha * product_sums[r * columns + i] + old + added;
       const double size = fabs(finish->alpha) * product_sizes[r * columns + i] + fabs(old) + fabs(added);
       // The roundings of a sum come to about the root of their number; a term left out would be a depth-th part.
@@ -783,16 +783,24 @@ static void check_product(size_t rows, size_t columns, size_t depth, size_t gap,
       {1, 1, false, STEPPE_IDENTITY}, {0.5, -1.5, true, STEPPE_RELU},  {1, 1, true, STEPPE_GELU},
       {2, 0, true, STEPPE_SIGMOID},   {1, 0.5, false, STEPPE_LEAKY_RELU}};
   const void *bias = random_at(7, columns, where, 0, 2);
+  static double row_biases[64];
+  static float float_biases[64];
+  void *row_bias = scalar_bytes == 4 ? (void *)float_biases : (void *)row_biases;
+  for (size_t r = 0; r < rows; r++) set(row_bias, r, centered());
   void *c = place(6, STEPPE_EXTENT(rows, ldc, columns), where);
   // Two finishes a shape; the shapes go round all.
   for (unsigned turn = 0; turn < 2; turn++) {
     const size_t f = (variant + turn * 3) % (sizeof finishes / sizeof *finishes);
     const steppe_product_finish finish = {.alpha = finishes[f].alpha, .beta = finishes[f].beta,
                                           .bias = finishes[f].bias ? bias : NULL, .kind = finishes[f].kind, .parameter = 0.25};
+    steppe_product_finish by_rows = finish;
+    by_rows.bias_by_rows = true;
+    if (finish.bias) by_rows.bias = row_bias;
     for (size_t i = 0; i < STEPPE_EXTENT(rows, ldc, columns); i++) before[i] = rounded(centered());
-    for (int way = 0; way < 4; way++) {
-      static const char *const names[] = {"multiply", "multiply (packed rows)", "multiply_few", "multiply_few (transposed)"};
-      if (way > 1 && rows > 9) break;
+    for (int way = 0; way < 5; way++) {
+      static const char *const names[] = {"multiply", "multiply (packed rows)", "multiply_few", "multiply_few (transposed)",
+                                          "multiply (bias by rows)"};
+      if ((way == 2 || way == 3) && rows > 9) continue;
       for (size_t i = 0; i < STEPPE_EXTENT(rows, ldc, columns); i++) {
         set(c, i, i % ldc >= columns ? 777 : finish.beta == 0 ? NAN : before[i]);
       }
@@ -807,8 +815,9 @@ static void check_product(size_t rows, size_t columns, size_t depth, size_t gap,
       case 3:
         table->multiply_few(a, few_lda, b_turned, (ptrdiff_t)lda, true, rows, columns, depth, &finish, c, few_ldc);
         break;
+      case 4: table->multiply(a, (ptrdiff_t)lda, packed_b, rows, columns, depth, &by_rows, c, (ptrdiff_t)ldc); break;
       }
-      check_finish(names[way], c, before, ldc, rows, columns, depth, &finish);
+      check_finish(names[way], c, before, ldc, rows, columns, depth, way == 4 ? &by_rows : &finish);
     }
   }
 #undef STEPPE_EXTENT
@@ -897,6 +906,119 @@ static void check_transposition(void) {
 
 // ── all of them ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+// ── convolution ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+// Planes that end a vector before their arena does, since runs are read in whole vectors, and runs of random places for `columns` columns.
+static void check_patches(size_t rows, size_t depth, size_t columns, size_t longest, unsigned where) {
+  static ptrdiff_t offsets[80];
+  static steppe_patch_run runs[200];
+  static size_t places[400];
+  static double wanted[400];
+  const size_t lanes = (size_t)table->vector_bytes / scalar_bytes, size = 700, width = (columns + lanes - 1) / lanes * lanes;
+  const void *planes = random_at(0, size + lanes - 1, where, 0.1, 1), *a = random_at(1, rows * (depth + 1), where, 0, 1);
+  const void *bias = random_at(2, rows, where, 0, 1), *y = random_at(3, columns, where, 0, 1);
+  for (size_t k = 0; k < depth; k++) offsets[k] = (ptrdiff_t)(next() % 300);
+  size_t count = 0;
+  for (size_t c = 0; c < columns; count++) {
+    const size_t length = 1 + next() % longest, used = length < columns - c ? length : columns - c, from = next() % (400 - used);
+    runs[count] = (steppe_patch_run){.from = (ptrdiff_t)from, .to = c, .length = used};
+    for (size_t i = 0; i < used; i++) places[c + i] = from + i;
+    c += used;
+  }
+
+  // A vector beyond the last line may be written.
+  void *lines = place(4, depth * width + lanes - 1, where);
+  for (size_t i = 0; i < depth * width; i++) set(lines, i, NAN);
+  table->pack_patches(planes, offsets, depth, runs, count, lines, width);
+  for (size_t i = 0; i < depth * width; i++) {
+    const size_t c = i % width;
+    expect("pack_patches", i, get(lines, i), c < columns ? get(planes, (size_t)offsets[i / width] + places[c]) : 0, 0);
+  }
+
+  static const steppe_activation kinds[] = {STEPPE_IDENTITY, STEPPE_RELU, STEPPE_GELU};
+  const steppe_product_finish finish = {
+      .alpha = 1, .bias = next() % 2 ? bias : NULL, .kind = kinds[next() % 3], .bias_by_rows = true};
+  const size_t ldc = columns + 3;
+  void *c = place(5, (rows - 1) * ldc + columns, where);
+  for (size_t i = 0; i < (rows - 1) * ldc + columns; i++) set(c, i, 777);
+  table->multiply_patches(a, (ptrdiff_t)depth + 1, planes, offsets, rows, depth, runs, count, &finish, c, (ptrdiff_t)ldc);
+  for (size_t r = 0; r < rows; r++) {
+    for (size_t i = 0; i < (r + 1 < rows ? ldc : columns); i++) {
+      if (i >= columns) {
+        expect("multiply_patches", r * ldc + i, get(c, r * ldc + i), 777, 0);
+        continue;
+      }
+      double sum = finish.bias ? get(bias, r) : 0, terms = fabs(sum);
+      for (size_t k = 0; k < depth; k++) {
+        const double term = get(a, r * (depth + 1) + k) * get(planes, (size_t)offsets[k] + places[i]);
+        sum += term;
+        terms += fabs(term);
+      }
+      double tolerance = (8 + 2 * sqrt((double)depth)) * epsilon * terms;
+      if (finish.kind > STEPPE_RELU) tolerance = 1.2 * tolerance + 12 * epsilon * (fabs(sum) + 1);
+      expect("multiply_patches", r * ldc + i, get(c, r * ldc + i), reference_activation(finish.kind, 0, sum), tolerance);
+    }
+  }
+
+  // What lies beyond a run, here no number, is not part of a sum.
+  void *dots = place(6, depth, where);
+  for (size_t k = 0; k < depth; k++) set(dots, k, wanted[k % 400] = 2);
+  void *strict = place(7, size + lanes - 1, 1);
+  for (size_t k = 0; k < depth; k++) {
+    for (size_t i = 0; i < size + lanes - 1; i++) set(strict, i, NAN);
+    double sum = 2, terms = 2;
+    for (size_t i = 0; i < columns; i++) {
+      const size_t at = (size_t)offsets[k] + places[i];
+      set(strict, at, get(planes, at));
+      sum += get(planes, at) * get(y, i);
+      terms += fabs(get(planes, at) * get(y, i));
+    }
+    table->patch_dots(strict, offsets + k, 1, runs, count, y, (char *)dots + k * scalar_bytes);
+    expect("patch_dots (one)", k, get(dots, k), sum, (8 + 2 * sqrt((double)columns)) * epsilon * terms);
+    set(dots, k, 2);
+    wanted[k] = sum;
+    product_sizes[k] = terms;
+  }
+  table->patch_dots(planes, offsets, depth, runs, count, y, dots);
+  for (size_t k = 0; k < depth; k++) {
+    expect("patch_dots", k, get(dots, k), wanted[k], (8 + 2 * sqrt((double)columns)) * epsilon * product_sizes[k]);
+  }
+}
+
+static void check_plane_copies(size_t planes, size_t rows, size_t columns, size_t x_step, size_t y_step, unsigned where) {
+  const size_t x_row = columns * x_step + 1, y_row = columns * y_step + 2, x_plane = rows * x_row + 1, y_plane = rows * y_row;
+  const size_t x_size = (planes - 1) * x_plane + (rows - 1) * x_row + (columns - 1) * x_step + 1;
+  const size_t y_size = (planes - 1) * y_plane + (rows - 1) * y_row + (columns - 1) * y_step + 1;
+  const void *x = random_at(0, x_size, where, 0, 1);
+  void *y = place(1, y_size, where);
+  for (size_t i = 0; i < y_size; i++) set(y, i, 777);
+  table->copy_planes(x, (ptrdiff_t)x_plane, (ptrdiff_t)x_row, (ptrdiff_t)x_step, y, (ptrdiff_t)y_plane, (ptrdiff_t)y_row,
+                     (ptrdiff_t)y_step, planes, rows, columns);
+  for (size_t i = 0; i < y_size; i++) {
+    const size_t p = i / y_plane, r = i % y_plane / y_row, c = i % y_plane % y_row;
+    const bool copied = c % y_step == 0 && c / y_step < columns;
+    expect("copy_planes", i, get(y, i), copied ? get(x, p * x_plane + r * x_row + c / y_step * x_step) : 777, 0);
+  }
+}
+
+static void check_convolutions(void) {
+  static const size_t columns[] = {1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 64, 70, 150}, depths[] = {1, 2, 8, 9, 10, 27, 70};
+  unsigned turn = 0;
+  for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
+    for (size_t j = 0; j < sizeof depths / sizeof *depths; j++) {
+      for (size_t rows = 1; rows <= 4; rows++) {
+        const unsigned where = turn++ % 5;
+        const size_t longest = turn % 3 == 0 ? 200 : turn % 3 == 1 ? 9 : 40;
+        if (turn % thinning != 0) continue;
+        snprintf(shape, sizeof shape, "%zu x %zu x %zu, runs of %zu, start %u", rows, depths[j], columns[i], longest, where);
+        check_patches(rows, depths[j], columns[i], longest, where);
+        snprintf(shape, sizeof shape, "%zu x %zu x %zu, start %u", rows, depths[j], columns[i], where);
+        check_plane_copies(rows, depths[j], columns[i], 1 + turn % 3 / 2, 1 + turn % 5 / 4, where);
+      }
+    }
+  }
+}
+
 static void check_table(const steppe_kernel_table *t) {
   table = t;
   scalar_bytes = (size_t)t->scalar_bytes;
@@ -949,6 +1071,7 @@ static void check_table(const steppe_kernel_table *t) {
   check_special_values();
   check_many_values();
   check_products();
+  check_convolutions();
   check_transposition();
   static const size_t counts[] = {0, 1, 2, 3, 5, 7, 8, 15, 16, 17, 33, 1000};
   for (unsigned variant = 0; variant < 32; variant++) {

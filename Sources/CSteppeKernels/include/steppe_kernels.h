@@ -94,6 +94,7 @@ typedef struct steppe_product_finish {
   const void *_Nullable bias;
   steppe_activation kind;
   double parameter;
+  bool bias_by_rows;  ///< the bias has a value for each row instead: in `multiply` alone
 } steppe_product_finish;
 
 /// The statistics of `count` channels, each with `fold` columns of `values` values in all.
@@ -103,6 +104,12 @@ typedef struct steppe_channels {
   /// `remainder` is the mean less its rounding to the scalar type, to more digits than `mean` has room for.
   double *mean, *remainder, *variance;
 } steppe_channels;
+
+/// A run of places that lie side by side in a plane: `length` of them from `from` on, for the columns from `to` on.
+typedef struct steppe_patch_run {
+  ptrdiff_t from;
+  size_t to, length;
+} steppe_patch_run;
 
 /// One instruction set's kernels for one scalar type.
 typedef struct steppe_kernel_table {
@@ -123,6 +130,22 @@ typedef struct steppe_kernel_table {
   /// The product of a few rows with B as it stands, or where `transposed` with that of [columns, depth].
   void (*multiply_few)(const void *a, ptrdiff_t lda, const void *b, ptrdiff_t ldb, bool transposed, size_t rows, size_t columns,
                        size_t depth, const steppe_product_finish *finish, void *c, ptrdiff_t ldc);
+
+  // ── convolution: what it moves; the products are those above ────────────────────────────────────────────────────────────────────
+  /// y[p · y_plane + r · y_row + i · y_step] = x[p · x_plane + r · x_row + i · x_step]; the two must not overlap
+  void (*copy_planes)(const void *x, ptrdiff_t x_plane, ptrdiff_t x_row, ptrdiff_t x_step, void *y, ptrdiff_t y_plane, ptrdiff_t y_row,
+                      ptrdiff_t y_step, size_t planes, size_t rows, size_t columns);
+  /// lines[k · width + c] = planes[offsets[k] + place of column c], the columns given by `count` runs in order without gaps, 0 for
+  /// columns behind them. Reads up to a vector beyond each run, and writes up to a vector beyond the last line.
+  void (*pack_patches)(const void *planes, const ptrdiff_t *offsets, size_t depth, const steppe_patch_run *runs, size_t count, void *lines,
+                       size_t width);
+  /// y[r · ldy + c] = f(Σ_k a[r · lda + k] · planes[offsets[k] + place of column c] + bias[r]) for up to 4 rows: patches as they stand,
+  /// which packing would cost more than the few products. α is 1 and β is 0. Reads up to a vector beyond each run.
+  void (*multiply_patches)(const void *a, ptrdiff_t lda, const void *planes, const ptrdiff_t *offsets, size_t rows, size_t depth,
+                           const steppe_patch_run *runs, size_t count, const steppe_product_finish *finish, void *y, ptrdiff_t ldy);
+  /// sums[k] += Σ_c planes[offsets[k] + place of column c] · y[c]. Reads up to a vector of the planes beyond each run.
+  void (*patch_dots)(const void *planes, const ptrdiff_t *offsets, size_t depth, const steppe_patch_run *runs, size_t count,
+                     const void *y, void *sums);
 
   // ── elementwise ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
   /// z[i] = x[i · x_step] op y[i · y_step]; a step is 1, or 0 to repeat one value.

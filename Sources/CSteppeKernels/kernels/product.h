@@ -139,11 +139,11 @@ INLINE void K(finish_vector)(const steppe_product_finish *f, vector sums, const 
   vector value = f->alpha == 1 ? sums : sums * splat((scalar)f->alpha);
   if (count >= LANES) {
     if (f->beta != 0) value += load(c) * splat((scalar)f->beta);
-    if (bias) value += load(bias);
+    if (bias) value += f->bias_by_rows ? splat(*bias) : load(bias);
     store(c, f->kind == STEPPE_RELU ? choose(value < 0, splat(0), value) : value);
   } else {
     if (f->beta != 0) value += load_first(c, count, 0) * splat((scalar)f->beta);
-    if (bias) value += load_first(bias, count, 0);
+    if (bias) value += f->bias_by_rows ? splat(*bias) : load_first(bias, count, 0);
     store_first(c, f->kind == STEPPE_RELU ? choose(value < 0, splat(0), value) : value, count);
   }
 }
@@ -197,7 +197,8 @@ INLINE void K(tile)(const size_t rows, const size_t vectors, const bool packed, 
       vector sum = sums[0][r][v];
       UNROLL for (size_t w = 1; w < ways; w++) sum += sums[w][r][v];
       if (v * LANES < columns) {
-        K(finish_vector)(f, sum, bias ? bias + v * LANES : NULL, c + (ptrdiff_t)r * ldc + v * LANES, columns - v * LANES);
+        const scalar *added = bias ? bias + (f->bias_by_rows ? r : v * LANES) : NULL;
+        K(finish_vector)(f, sum, added, c + (ptrdiff_t)r * ldc + v * LANES, columns - v * LANES);
       }
     }
   }
@@ -241,8 +242,8 @@ static void K(multiply)(const void *a, ptrdiff_t lda, const void *b, size_t rows
   const size_t height = K(strip_height)(rows);
   for (size_t column = 0; column < columns;) {
     const size_t width = K(strip_width)(columns - column), used = columns - column < width ? columns - column : width;
-    const scalar *bias = finish->bias ? (const scalar *)finish->bias + column : NULL;
     for (size_t row = 0; row < rows; row += height) {
+      const scalar *bias = finish->bias ? (const scalar *)finish->bias + (finish->bias_by_rows ? row : column) : NULL;
       const size_t tall = rows - row < height ? rows - row : height;
       scalar *at = (scalar *)c + (ptrdiff_t)row * ldc + (ptrdiff_t)column;
       const K(factors) x = {.a = (const scalar *)a + (lda ? (ptrdiff_t)row * lda : (ptrdiff_t)(row * depth)), .b = strip,

@@ -5,6 +5,7 @@
 #include "activation.h"
 #include "reduction.h"
 #include "product.h"
+#include "convolution.h"
 #include "softmax.h"
 #include "normalization.h"
 #include "channels.h"
@@ -24,6 +25,10 @@ const steppe_kernel_table K(steppe_table) = {
     .pack_rows = K(pack_rows),
     .multiply = K(multiply),
     .multiply_few = K(multiply_few),
+    .copy_planes = K(copy_planes),
+    .pack_patches = K(pack_patches),
+    .multiply_patches = K(multiply_patches),
+    .patch_dots = K(patch_dots),
     .binary = K(binary),
     .unary = K(unary),
     .fill = K(fill),

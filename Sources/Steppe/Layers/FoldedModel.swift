@@ -4,6 +4,9 @@ public indirect enum InferenceStep<Scalar: TensorScalar>: Sendable {
   /// `[N, C]` alone, `unfolded` are the steps that an input with more axes takes instead; else there are none.
   case dense(
     weight: Tensor<Scalar>, bias: Tensor<Scalar>?, activation: Activation, unfolded: [InferenceStep<Scalar>] = [])
+  /// `f(W∗x + b)`, W `[outputs, inputs / groups, rows, columns]`, b `[outputs]`.
+  case convolution(
+    weight: Tensor<Scalar>, bias: Tensor<Scalar>?, ConvolutionGeometry, activation: Activation)
   /// `f((x − mean)·scale + shift)` for each channel, all `[C]`. Where `isCentred`, no mean is large against its channel's deviation, so
   /// that `x·scale + (shift − mean·scale)` is as good.
   case normalize(
@@ -77,6 +80,13 @@ public struct FoldedModel<Scalar: TensorScalar>: Sendable {
         x.rank >= 2 && x.shape[axis] == mean.count,
         "FoldedModel: expected \(mean.count) channels on axis \(axis), got an input of shape \(x.shape)")
       return scaledAndShifted(x, mean: mean, scale: scale, shift: shift, layout: layout, activation: activation)
+    case .convolution(let weight, let bias, let geometry, let activation):
+      do throws(LayerError) {
+        _ = try convolutionShape(
+          geometry, inputs: weight.shape[1] * geometry.groups, outputs: weight.shape[0], input: x.shape,
+          layer: "FoldedModel")
+      } catch { stop(error.description) }
+      return convolved(x, weight: weight, bias: bias, geometry, activation: activation)
     case .activation(let activation): return activation(x)
     case .flatten:
       require(x.rank >= 1, "FoldedModel: expected an input with a batch axis, got one of shape \(x.shape)")
@@ -111,6 +121,18 @@ public struct FoldedModel<Scalar: TensorScalar>: Sendable {
     case (.dense(let weight, let bias, .identity, let unfolded), .activation(let activation)):
       .dense(
         weight: weight, bias: bias, activation: activation, unfolded: unfolded.isEmpty ? [] : unfolded + [second])
+    case (.convolution(let weight, let bias, let geometry, .identity), .activation(let activation)):
+      .convolution(weight: weight, bias: bias, geometry, activation: activation)
+    case (
+      .convolution(let weight, let bias, let geometry, .identity),
+      .normalize(let mean, let scale, let shift, let layout, let activation, _)
+    ) where mean.count == weight.shape[0] && layout == geometry.layout:
+      folded(weight, bias, geometry, into: (mean, scale, shift), activation)
+    case (
+      .normalize(let mean, let scale, let shift, let layout, .identity, isCentred: true),
+      .convolution(let weight, let bias, let geometry, let activation)
+    ) where mean.count == weight.shape[1] * geometry.groups && layout == geometry.layout && !geometry.isPadded:
+      folded((mean, scale, shift), into: weight, bias, geometry, activation)
     case (.normalize(let mean, let scale, let shift, let layout, .identity, let isCentred), .activation(let activation)):
       .normalize(
         mean: mean, scale: scale, shift: shift, layout: layout, activation: activation, isCentred: isCentred)
@@ -151,14 +173,28 @@ public struct FoldedModel<Scalar: TensorScalar>: Sendable {
     _ weight: Tensor<Scalar>, _ bias: Tensor<Scalar>?, into norm: Affine, _ activation: Activation,
     unfolded: [InferenceStep<Scalar>]
   ) -> InferenceStep<Scalar> {
+    .dense(
+      weight: weight * norm.scale.reshaped([norm.scale.count, 1]), bias: foldedBias(bias, into: norm),
+      activation: activation, unfolded: unfolded)
+  }
+
+  /// The convolution before, likewise.
+  private static func folded(
+    _ weight: Tensor<Scalar>, _ bias: Tensor<Scalar>?, _ geometry: ConvolutionGeometry, into norm: Affine,
+    _ activation: Activation
+  ) -> InferenceStep<Scalar> {
+    .convolution(
+      weight: weight * norm.scale.reshaped([norm.scale.count, 1, 1, 1]), bias: foldedBias(bias, into: norm), geometry,
+      activation: activation)
+  }
+
+  private static func foldedBias(_ bias: Tensor<Scalar>?, into norm: Affine) -> Tensor<Scalar> {
     let (mean, scale, shift) = (norm.mean.scalars, norm.scale.scalars, norm.shift.scalars)
     let old = bias?.scalars
-    let newBias = mean.indices.map { output in
-      Scalar(Double(shift[output]) + (Double(old?[output] ?? 0) - Double(mean[output])) * Double(scale[output]))
-    }
-    return .dense(
-      weight: weight * norm.scale.reshaped([mean.count, 1]), bias: Tensor(newBias), activation: activation,
-      unfolded: unfolded)
+    return Tensor(
+      mean.indices.map { output in
+        Scalar(Double(shift[output]) + (Double(old?[output] ?? 0) - Double(mean[output])) * Double(scale[output]))
+      })
   }
 
   /// The layer after: W′ = W·scale by columns, b′ = b + W·(shift − mean·scale), in Double.
@@ -166,16 +202,38 @@ public struct FoldedModel<Scalar: TensorScalar>: Sendable {
     _ norm: Affine, into weight: Tensor<Scalar>, _ bias: Tensor<Scalar>?, _ activation: Activation,
     unfolded: [InferenceStep<Scalar>]
   ) -> InferenceStep<Scalar> {
-    let (mean, scale, shift) = (norm.mean.scalars, norm.scale.scalars, norm.shift.scalars)
+    let newBias = foldedBias(norm, into: weight, bias) { _, input in input }
+    return .dense(weight: weight * norm.scale, bias: newBias, activation: activation, unfolded: unfolded)
+  }
+
+  /// The convolution after, likewise, where there is no padding: zeros would have to become what the normalization maps to 0.
+  private static func folded(
+    _ norm: Affine, into weight: Tensor<Scalar>, _ bias: Tensor<Scalar>?, _ geometry: ConvolutionGeometry,
+    _ activation: Activation
+  ) -> InferenceStep<Scalar> {
     let (outputs, inputs) = (weight.shape[0], weight.shape[1])
+    let (taps, groupOutputs) = (geometry.kernel.rows * geometry.kernel.columns, outputs / geometry.groups)
+    let newBias = foldedBias(norm, into: weight, bias) { $0 / groupOutputs * inputs + $1 / taps }
+    let grouped = weight.reshaped([geometry.groups, groupOutputs, inputs, taps])
+    let scaled = grouped * norm.scale.reshaped([geometry.groups, 1, inputs, 1])
+    return .convolution(weight: scaled.reshaped(weight.shape), bias: newBias, geometry, activation: activation)
+  }
+
+  /// b′ for weights [outputs, …], where `channel` tells the input channel that a weight of an output takes.
+  private static func foldedBias(
+    _ norm: Affine, into weight: Tensor<Scalar>, _ bias: Tensor<Scalar>?,
+    _ channel: (_ output: Int, _ place: Int) -> Int
+  ) -> Tensor<Scalar> {
+    let (mean, scale, shift) = (norm.mean.scalars, norm.scale.scalars, norm.shift.scalars)
+    let (outputs, length) = (weight.shape[0], weight.count / max(1, weight.shape[0]))
     let (w, old) = (weight.scalars, bias?.scalars)
     let offsets = mean.indices.map { Double(shift[$0]) - Double(mean[$0]) * Double(scale[$0]) }
-    let newBias = (0..<outputs).map { output in
-      var sum = Double(old?[output] ?? 0)
-      for input in 0..<inputs { sum += Double(w[output * inputs + input]) * offsets[input] }
-      return Scalar(sum)
-    }
-    return .dense(weight: weight * norm.scale, bias: Tensor(newBias), activation: activation, unfolded: unfolded)
+    return Tensor(
+      (0..<outputs).map { output in
+        var sum = Double(old?[output] ?? 0)
+        for place in 0..<length { sum += Double(w[output * length + place]) * offsets[channel(output, place)] }
+        return Scalar(sum)
+      })
   }
 }
 

@@ -96,7 +96,7 @@ package struct ProductFinish<Scalar: TensorScalar> {
     steppe_product_finish(
       alpha: Double(alpha), beta: isFirst ? Double(beta) : 1,
       bias: isLast ? bias.map { UnsafeRawPointer($0 + column) } : nil,
-      kind: isLast ? activation.kernel : STEPPE_IDENTITY, parameter: activation.parameter)
+      kind: isLast ? activation.kernel : STEPPE_IDENTITY, parameter: activation.parameter, bias_by_rows: false)
   }
 }
 

@@ -9,6 +9,10 @@ Each torch-<optimizer>-<type>.safetensors is one training step of Sequential(Lin
   gradient.<name>          the parameters' gradients, and gradient.input
   after.<name>             the state after three steps on the same batch
   evaluation               the logits in eval mode after that
+
+torch-convolutions.safetensors holds one Conv2d for each entry of CONVOLUTIONS, in float and double: <type>.<case>.
+  input, output, weight, bias, and the gradients gradient.input, gradient.weight, gradient.bias for gradient.output
+torch-convolution-state.safetensors is the state of Sequential(Conv2d(3, 4, 3, padding=1), BatchNorm2d(4)).
 """
 
 import copy
@@ -72,3 +76,43 @@ def case(name, dtype, type_name):
 for name in ["sgd", "adamw"]:
     case(name, torch.float32, "float")
     case(name, torch.float64, "double")
+
+
+# Keyword arguments of Conv2d, and the input's shape.
+CONVOLUTIONS = {
+    "plain": (dict(in_channels=3, out_channels=5, kernel_size=3), (2, 3, 6, 7)),
+    "padding": (dict(in_channels=4, out_channels=3, kernel_size=3, padding=1), (2, 4, 5, 5)),
+    "stride": (dict(in_channels=3, out_channels=4, kernel_size=3, stride=2, padding=1), (2, 3, 8, 7)),
+    "dilation": (dict(in_channels=2, out_channels=3, kernel_size=3, dilation=2, padding=2), (2, 2, 7, 6)),
+    "groups": (dict(in_channels=4, out_channels=6, kernel_size=(3, 2), stride=(1, 2), padding=(1, 0), groups=2), (2, 4, 5, 6)),
+    "depthwise": (dict(in_channels=4, out_channels=8, kernel_size=3, padding=1, groups=4), (2, 4, 6, 5)),
+    "pointwise": (dict(in_channels=5, out_channels=4, kernel_size=1), (2, 5, 4, 3)),
+    "nhwc": (dict(in_channels=3, out_channels=4, kernel_size=3, stride=2, padding=1), (2, 3, 6, 5)),
+}
+
+
+def convolutions():
+    result = {}
+    for dtype, type_name in (torch.float32, "float"), (torch.float64, "double"):
+        for name, (arguments, shape) in CONVOLUTIONS.items():
+            torch.manual_seed(3)
+            layer = torch.nn.Conv2d(**arguments).to(dtype)
+            x = torch.randn(shape, dtype=dtype, requires_grad=True)
+            y = layer(x)
+            dy = torch.randn_like(y)
+            y.backward(dy)
+            # Steppe's channels-last tensors have their channels last in the shape as well.
+            order = (lambda t: t.permute(0, 2, 3, 1).contiguous()) if name == "nhwc" else (lambda t: t.contiguous())
+            tensors = {
+                "input": order(x.detach()), "output": order(y.detach()), "gradient.output": order(dy), "gradient.input": order(x.grad),
+                "weight": layer.weight.detach(), "bias": layer.bias.detach(),
+                "gradient.weight": layer.weight.grad, "gradient.bias": layer.bias.grad,
+            }
+            result |= {f"{type_name}.{name}.{key}": value.clone() for key, value in tensors.items()}
+    save_file(result, "torch-convolutions.safetensors")
+    torch.manual_seed(4)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.BatchNorm2d(4))
+    save_file(model.state_dict(), "torch-convolution-state.safetensors")
+
+
+convolutions()

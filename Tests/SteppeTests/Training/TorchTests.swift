@@ -110,5 +110,55 @@ extension TrainingTests {
           ours.shape(of: name) == file.shape(of: name) && ours.elementType(of: name) == file.elementType(of: name))
       }
     }
+
+    private func checkConvolution<Scalar: TensorScalar>(
+      _ name: String, _ type: String, in file: SafetensorsFile, _: Scalar.Type, _ layer: Conv2D<Scalar>
+    ) throws {
+      let prefix = "\(type).\(name)."
+      layer.weight.value = try file.tensor(named: prefix + "weight")
+      layer.bias!.value = try file.tensor(named: prefix + "bias")
+      let (output, pullback) = layer.forward(try file.tensor(named: prefix + "input"))
+      try expect(output, prefix + "output", in: file, units: 8)
+      try expect(
+        pullback(try file.tensor(named: prefix + "gradient.output")), prefix + "gradient.input", in: file, units: 8)
+      try expect(layer.weight.gradient, prefix + "gradient.weight", in: file, units: 16)
+      try expect(layer.bias!.gradient, prefix + "gradient.bias", in: file, units: 16)
+    }
+
+    private func checkConvolutions<Scalar: TensorScalar>(_ type: String, _: Scalar.Type) throws {
+      let file = try golden("torch-convolutions")
+      func check(_ name: String, _ layer: Conv2D<Scalar>) throws {
+        try checkConvolution(name, type, in: file, Scalar.self, layer)
+      }
+      try check("plain", Conv2D(3, 5, kernel: 3))
+      try check("padding", Conv2D(4, 3, kernel: 3, padding: 1))
+      try check("stride", Conv2D(3, 4, kernel: 3, stride: 2, padding: 1))
+      try check("dilation", Conv2D(2, 3, kernel: 3, padding: 2, dilation: 2))
+      try check("groups", Conv2D(4, 6, kernel: (3, 2), stride: (1, 2), padding: (1, 0), groups: 2))
+      try check("depthwise", Conv2D(4, 8, kernel: 3, padding: 1, groups: 4))
+      try check("pointwise", Conv2D(5, 4, kernel: 1))
+      try check("nhwc", Conv2D(3, 4, kernel: 3, stride: 2, padding: 1, layout: .channelsLast))
+    }
+
+    @Test func convolutions() throws {
+      try checkConvolutions("float", Float.self)
+      try checkConvolutions("double", Double.self)
+    }
+
+    @Test func convolutionsReadAndWritePyTorchsFiles() throws {
+      let folder = TemporaryFolder()
+      let file = try golden("torch-convolution-state")
+      let model = Sequential<Float> {
+        Conv2D(3, 4, kernel: 3, padding: 1)
+        BatchNorm(4)
+      }
+      try model.load(from: file.path)
+      try model.save(to: folder("ours"))
+      let ours = try SafetensorsFile(folder("ours"))
+      #expect(Set(ours.names) == Set(file.names))
+      for name in file.names where file.elementType(of: name) == .float32 {
+        #expect(try ours.tensor(named: name, as: Float.self) == file.tensor(named: name))
+      }
+    }
   }
 }

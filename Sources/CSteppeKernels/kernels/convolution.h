@@ -1,0 +1,145 @@
+// Convolution's part of moving data: the products themselves are product.h's.
+//
+// A convolution reads an image through planes: for each channel the image with its padding, split by the stride's phases, so that what a
+// tap of the kernel sees at the places of an output row lies side by side, whatever padding, stride and dilation are. A tap is then one
+// offset, and a patch's line in a packed strip a few short copies.
+
+// Copies rows of `columns` values, `planes` times `rows` of them.
+static void K(copy_planes)(const void *x, ptrdiff_t x_plane, ptrdiff_t x_row, ptrdiff_t x_step, void *y, ptrdiff_t y_plane,
+                           ptrdiff_t y_row, ptrdiff_t y_step, size_t planes, size_t rows, size_t columns) {
+  for (size_t p = 0; p < planes; p++) {
+    for (size_t r = 0; r < rows; r++) {
+      const scalar *from = (const scalar *)x + (ptrdiff_t)p * x_plane + (ptrdiff_t)r * x_row;
+      scalar *to = (scalar *)y + (ptrdiff_t)p * y_plane + (ptrdiff_t)r * y_row;
+      if (x_step == 1 && y_step == 1 && columns >= LANES) {
+        // The last vector may overlap the one before it.
+        for (size_t i = 0; i + LANES < columns; i += LANES) store(to + i, load(from + i));
+        store(to + columns - LANES, load(from + columns - LANES));
+      } else {
+        for (size_t i = 0; i < columns; i++) to[(ptrdiff_t)i * y_step] = from[(ptrdiff_t)i * x_step];
+      }
+    }
+  }
+}
+
+static void K(pack_patches)(const void *planes, const ptrdiff_t *offsets, size_t depth, const steppe_patch_run *runs, size_t count,
+                            void *lines, size_t width) {
+  scalar *line = lines;
+  const size_t used = count ? runs[count - 1].to + runs[count - 1].length : 0;
+  for (size_t k = 0; k < depth; k++, line += width) {
+    const scalar *place = (const scalar *)planes + offsets[k];
+    for (size_t r = 0; r < count; r++) {
+      const scalar *from = place + runs[r].from;
+      scalar *to = line + runs[r].to;
+      // What the last vector writes too much belongs to what is written next.
+      for (size_t i = 0; i < runs[r].length; i += LANES) store(to + i, load(from + i));
+    }
+    for (size_t i = used; i < width; i += LANES) store(line + i, splat(0));
+  }
+}
+
+// ── few rows: patches as they stand ───────────────────────────────────────────────────────────────────────────────────────────
+
+// Rows and vectors of places whose sums are taken together.
+#define MOST_ROWS ((size_t)4)
+#define MOST_VECTORS ((size_t)4)
+#define UNROLL _Pragma("clang loop unroll(full)")
+
+INLINE void K(patch_tile)(const size_t rows, const size_t vectors, const scalar *a, ptrdiff_t lda, const scalar *place,
+                          const ptrdiff_t *offsets, size_t depth, const steppe_product_finish *f, scalar *y, ptrdiff_t ldy,
+                          size_t columns) {
+  vector sums[MOST_ROWS][MOST_VECTORS];
+  UNROLL for (size_t r = 0; r < rows; r++) {
+    UNROLL for (size_t v = 0; v < vectors; v++) sums[r][v] = splat(0);
+  }
+  for (size_t k = 0; k < depth; k++) {
+    const scalar *from = place + offsets[k];
+    vector line[MOST_VECTORS];
+    UNROLL for (size_t v = 0; v < vectors; v++) line[v] = load(from + v * LANES);
+    UNROLL for (size_t r = 0; r < rows; r++) {
+      const vector value = splat(a[(ptrdiff_t)r * lda + (ptrdiff_t)k]);
+      UNROLL for (size_t v = 0; v < vectors; v++) sums[r][v] += value * line[v];
+    }
+  }
+  UNROLL for (size_t r = 0; r < rows; r++) {
+    UNROLL for (size_t v = 0; v < vectors; v++) {
+      if (v * LANES < columns) {
+        K(finish_vector)(f, sums[r][v], f->bias ? (const scalar *)f->bias + r : NULL, y + (ptrdiff_t)r * ldy + v * LANES,
+                         columns - v * LANES);
+      }
+    }
+  }
+  K(finish_rows)(f, rows, columns, y, ldy);
+}
+
+INLINE void K(patch_rows)(const size_t rows, const scalar *a, ptrdiff_t lda, const scalar *planes, const ptrdiff_t *offsets,
+                          size_t depth, const steppe_patch_run *runs, size_t count, const steppe_product_finish *f, scalar *y,
+                          ptrdiff_t ldy) {
+  for (size_t r = 0; r < count; r++) {
+    for (size_t i = 0; i < runs[r].length;) {
+      const size_t rest = runs[r].length - i, columns = rest < MOST_VECTORS * LANES ? rest : MOST_VECTORS * LANES;
+      const scalar *place = planes + runs[r].from + i;
+      scalar *to = y + runs[r].to + i;
+#define STEPPE_CASE(n) \
+  case n: K(patch_tile)(rows, n, a, lda, place, offsets, depth, f, to, ldy, columns); break;
+      switch ((columns + LANES - 1) / LANES) { STEPPE_CASE(1) STEPPE_CASE(2) STEPPE_CASE(3) STEPPE_CASE(4) }
+#undef STEPPE_CASE
+      i += columns;
+    }
+  }
+}
+
+static void K(multiply_patches)(const void *a, ptrdiff_t lda, const void *planes, const ptrdiff_t *offsets, size_t rows, size_t depth,
+                                const steppe_patch_run *runs, size_t count, const steppe_product_finish *finish, void *y,
+                                ptrdiff_t ldy) {
+#define STEPPE_CASE(n) \
+  case n: K(patch_rows)(n, a, lda, planes, offsets, depth, runs, count, finish, y, ldy); break;
+  switch (rows) { STEPPE_CASE(1) STEPPE_CASE(2) STEPPE_CASE(3) STEPPE_CASE(4) }
+#undef STEPPE_CASE
+}
+
+#define MOST_DOTS ((size_t)9)
+
+// sums[k] += Σ planes[offsets[k] + place] · y[column], for `depth` offsets.
+INLINE void K(patch_dots_of)(const size_t depth, const scalar *planes, const ptrdiff_t *offsets, const steppe_patch_run *runs,
+                             size_t count, const scalar *y, scalar *sums) {
+  ivector lanes;
+  for (size_t i = 0; i < LANES; i++) lanes[i] = (integer)i;
+  vector totals[MOST_DOTS];
+  UNROLL for (size_t k = 0; k < depth; k++) totals[k] = splat(0);
+  for (size_t r = 0; r < count; r++) {
+    const scalar *place = planes + runs[r].from, *from = y + runs[r].to;
+    size_t i = 0;
+    for (; i + LANES <= runs[r].length; i += LANES) {
+      const vector value = load(from + i);
+      UNROLL for (size_t k = 0; k < depth; k++) totals[k] += value * load(place + offsets[k] + i);
+    }
+    const size_t rest = runs[r].length - i;
+    if (rest == 0) continue;
+    const vector value = K(load_tail)(from + i, rest, 0);
+    const ivector inside = lanes < ((ivector){0} + (integer)rest);
+    // What lies beyond the run may be infinite or no number: it must not meet the zeros.
+    UNROLL for (size_t k = 0; k < depth; k++) totals[k] += value * choose(inside, load(place + offsets[k] + i), splat(0));
+  }
+  UNROLL for (size_t k = 0; k < depth; k++) sums[k] += K(add_lanes)(totals[k]);
+}
+
+static void K(patch_dots)(const void *planes, const ptrdiff_t *offsets, size_t depth, const steppe_patch_run *runs, size_t count,
+                          const void *y, void *sums) {
+  for (size_t k = 0; k < depth; k += MOST_DOTS) {
+    const ptrdiff_t *at = offsets + k;
+    scalar *to = (scalar *)sums + k;
+#define STEPPE_CASE(n) \
+  case n: K(patch_dots_of)(n, planes, at, runs, count, y, to); break;
+    switch (depth - k < MOST_DOTS ? depth - k : MOST_DOTS) {
+      STEPPE_CASE(1) STEPPE_CASE(2) STEPPE_CASE(3) STEPPE_CASE(4) STEPPE_CASE(5) STEPPE_CASE(6) STEPPE_CASE(7) STEPPE_CASE(8)
+      STEPPE_CASE(9)
+    }
+#undef STEPPE_CASE
+  }
+}
+
+#undef MOST_DOTS
+#undef MOST_ROWS
+#undef MOST_VECTORS
+#undef UNROLL

@@ -1,0 +1,221 @@
+/// A convolution of images of one size (as deep learning has it: a cross-correlation), and its gradients.
+///
+/// `y[n, o, i, j] = b[o] + Σ W[o, c, u, v] · x[n, c, s·i + d·u − p, s·j + d·v − p]` over the channels c of o's group and the kernel's
+/// places (u, v), for stride s, dilation d and padding p; values beyond the image are 0.
+///
+/// Each is a matrix product with the images' patches as one factor, which is made block by block:
+/// - y of a group is W·patches, W `[outputs, channels · taps]` as it stands;
+/// - dx is the product of Wᵀ with the patches of dy. With a stride, the places of dx fall into phases, each of which sees some of the taps;
+/// - dW is dy·patchesᵀ, computed as its transpose, so that the patches need no turning.
+struct Convolution<Scalar: TensorScalar> {
+  let geometry: ConvolutionGeometry
+  let images: Int
+  let inputs: Int
+  let outputs: Int
+  let height: Int
+  let width: Int
+  let result: Extent2D
+
+  /// - Parameters:
+  ///   - input: `[N, C, H, W]` or `[N, H, W, C]`, which the geometry fits.
+  ///   - outputs: The output channels.
+  init(_ geometry: ConvolutionGeometry, input: [Int], outputs: Int) {
+    self.geometry = geometry
+    self.outputs = outputs
+    images = input[0]
+    let first = geometry.layout == .channelsFirst
+    inputs = first ? input[1] : input[3]
+    (height, width) = first ? (input[2], input[3]) : (input[1], input[2])
+    result = geometry.outputs(rows: height, columns: width)!
+  }
+
+  var outputShape: [Int] {
+    geometry.layout == .channelsFirst
+      ? [images, outputs, result.rows, result.columns] : [images, result.rows, result.columns, outputs]
+  }
+
+  private var groupInputs: Int { inputs / geometry.groups }
+  private var groupOutputs: Int { outputs / geometry.groups }
+  private var taps: Int { geometry.kernel.rows * geometry.kernel.columns }
+  private var isFirst: Bool { geometry.layout == .channelsFirst }
+
+  /// The row and column that each tap sees from place (0, 0).
+  private var tapPlaces: [Extent2D] {
+    (0..<geometry.kernel.rows).flatMap { row in
+      (0..<geometry.kernel.columns).map { column in
+        Extent2D(
+          rows: row * geometry.dilation.rows - geometry.padding.rows,
+          columns: column * geometry.dilation.columns - geometry.padding.columns)
+      }
+    }
+  }
+
+  /// The patches of x that a group sees.
+  private func patches(_ x: UnsafePointer<Scalar>, group: Int) -> PatchSource<Scalar> {
+    let start = group * groupInputs * (isFirst ? height * width : 1)
+    return PatchSource(
+      x + start, images: images, channels: inputs, seen: groupInputs, height: height, width: width,
+      layout: geometry.layout, taps: tapPlaces, stride: geometry.stride, grid: result)
+  }
+
+  /// y = f(W∗x + b), everything contiguous.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
+  func forward(
+    _ x: UnsafePointer<Scalar>, weight: UnsafePointer<Scalar>, bias: UnsafePointer<Scalar>?, activation: Activation,
+    into y: UnsafeMutablePointer<Scalar>
+  ) {
+    guard images > 0 else { return }
+    let depth = groupInputs * taps
+    let size = result.rows * result.columns
+    let products = (0..<geometry.groups).map { group in
+      let source = patches(x, group: group)
+      let first = group * groupOutputs
+      return PatchProduct(
+        source: source, offsets: (0..<depth).map { $0 / taps * source.channelDistance + source.taps[$0 % taps] },
+        a: weight + first * depth, lda: depth, rows: groupOutputs, bias: bias.map { $0 + first },
+        activation: activation,
+        target: PatchTarget(
+          values: y + first * (isFirst ? size : 1), image: outputs * size, channel: isFirst ? size : 1,
+          row: result.columns * (isFirst ? 1 : outputs), column: isFirst ? 1 : outputs))
+    }
+    PatchProduct.run(products)
+  }
+
+  /// dx from dy, everything contiguous.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
+  func inputGradient(
+    _ dy: UnsafePointer<Scalar>, weight: UnsafePointer<Scalar>, into dx: UnsafeMutablePointer<Scalar>
+  ) {
+    guard images > 0 else { return }
+    let depth = groupOutputs * taps
+    // Wᵀ of each group: [channels, taps, outputs].
+    let turned = Storage<Scalar>(count: outputs * groupInputs * taps)
+    let perGroup = groupOutputs * groupInputs * taps
+    let lines = groupInputs * taps
+    Parallel.ranges(
+      geometry.groups * lines, grain: max(1, Parallel.elementGrain / groupOutputs), multiple: lines > 16 ? 16 : 1
+    ) { range in
+      var line = range.lowerBound
+      while line < range.upperBound {
+        let (group, first) = line.quotientAndRemainder(dividingBy: lines)
+        let count = min(lines - first, range.upperBound - line)
+        Scalar.kernels.transpose(
+          weight + group * perGroup + first, lines, turned.pointer + group * perGroup + first * groupOutputs,
+          groupOutputs, groupOutputs, count)
+        line += count
+      }
+    }
+    let size = height * width
+    let step = isFirst ? 1 : inputs
+    var products: [PatchProduct<Scalar>] = []
+    var selections: [Storage<Scalar>] = []
+    for row in 0..<min(geometry.stride.rows, height) {
+      for column in 0..<min(geometry.stride.columns, width) {
+        let grid = Extent2D(
+          rows: (height - row - 1) / geometry.stride.rows + 1,
+          columns: (width - column - 1) / geometry.stride.columns + 1)
+        let (seen, places) = phase(row: row, column: column)
+        for group in 0..<geometry.groups {
+          let target = PatchTarget(
+            values: dx + group * groupInputs * (isFirst ? size : 1) + (row * width + column) * step,
+            image: inputs * size, channel: isFirst ? size : 1, row: geometry.stride.rows * width * step,
+            column: geometry.stride.columns * step)
+          var a = turned.pointer + group * perGroup
+          if seen.count < taps {
+            // The taps that this phase sees; without any its gradient is zero, a product of one line of zeros.
+            let selection = Storage<Scalar>(count: groupInputs * max(1, seen.count) * groupOutputs)
+            let lda = max(1, seen.count) * groupOutputs
+            if seen.isEmpty { Scalar.kernels.fill(0, selection.pointer, selection.count) }
+            for (number, tap) in seen.enumerated() {
+              Scalar.kernels.copy_planes(
+                a + tap * groupOutputs, 0, depth, 1, selection.pointer + number * groupOutputs, 0, lda, 1, 1,
+                groupInputs, groupOutputs)
+            }
+            a = selection.pointer
+            selections.append(selection)
+          }
+          let source = PatchSource(
+            dy + group * groupOutputs * (isFirst ? result.rows * result.columns : 1), images: images,
+            channels: outputs, seen: groupOutputs, height: result.rows, width: result.columns, layout: geometry.layout,
+            taps: places, stride: Extent2D(rows: 1, columns: 1), grid: grid)
+          let count = places.count * groupOutputs
+          products.append(
+            PatchProduct(
+              source: source,
+              offsets: (0..<count).map { $0 % groupOutputs * source.channelDistance + source.taps[$0 / groupOutputs] },
+              a: a, lda: count, rows: groupInputs, bias: nil, activation: .identity, target: target))
+        }
+      }
+    }
+    PatchProduct.run(products)
+    withExtendedLifetime((turned, selections)) {}
+  }
+
+  /// The taps whose products reach rows and columns of x that leave the remainders `row` and `column` when divided by the stride, and the
+  /// row and column of dy that each of them sees from place (0, 0).
+  private func phase(row: Int, column: Int) -> (taps: [Int], places: [Extent2D]) {
+    var (seen, places): ([Int], [Extent2D]) = ([], [])
+    for (tap, place) in tapPlaces.enumerated() {
+      let (down, right) = (row - place.rows, column - place.columns)
+      guard down % geometry.stride.rows == 0, right % geometry.stride.columns == 0 else { continue }
+      seen.append(tap)
+      places.append(Extent2D(rows: down / geometry.stride.rows, columns: right / geometry.stride.columns))
+    }
+    return places.isEmpty ? ([], [Extent2D(rows: 0, columns: 0)]) : (seen, places)
+  }
+
+  /// dW, or what is added to it where `adding`; everything contiguous.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
+  func weightGradient(
+    _ dy: UnsafePointer<Scalar>, _ x: UnsafePointer<Scalar>, into dw: UnsafeMutablePointer<Scalar>, adding: Bool
+  ) {
+    let depth = groupInputs * taps
+    let perGroup = groupOutputs * depth
+    guard images > 0 else {
+      if !adding { Scalar.kernels.fill(0, dw, geometry.groups * perGroup) }
+      return
+    }
+    let turned = Storage<Scalar>(count: geometry.groups * perGroup)
+    let gradients = (0..<geometry.groups).map { group in
+      PatchGradient(
+        source: patches(x, group: group), lines: (0..<depth).map { ($0 / taps, $0 % taps) },
+        dy: dy + group * groupOutputs * (isFirst ? result.rows * result.columns : 1), channels: outputs,
+        outputs: groupOutputs, c: turned.pointer + group * perGroup)
+    }
+    PatchGradient.run(gradients)
+    // [depth, outputs] to [outputs, depth], a range of outputs in each part.
+    Parallel.ranges(outputs, grain: max(1, Parallel.elementGrain / depth)) { range in
+      let sums = adding ? Storage<Scalar>(count: range.count * depth) : nil
+      let to = sums?.pointer ?? dw + range.lowerBound * depth
+      var output = range.lowerBound
+      while output < range.upperBound {
+        let (group, first) = output.quotientAndRemainder(dividingBy: groupOutputs)
+        let count = min(groupOutputs - first, range.upperBound - output)
+        Scalar.kernels.transpose(
+          turned.pointer + group * perGroup + first, groupOutputs, to + (output - range.lowerBound) * depth, depth,
+          depth, count)
+        output += count
+      }
+      if let sums {
+        Scalar.kernels.add_scaled(sums.pointer, 1, dw + range.lowerBound * depth, range.count * depth)
+      }
+    }
+    withExtendedLifetime(turned) {}
+  }
+}
+
+/// `f(W∗x + b)` for images x that fit the geometry, W `[outputs, channels / groups, rows, columns]`, b `[outputs]`.
+func convolved<Scalar: TensorScalar>(
+  _ input: Tensor<Scalar>, weight: Tensor<Scalar>, bias: Tensor<Scalar>?, _ geometry: ConvolutionGeometry,
+  activation: Activation = .identity
+) -> Tensor<Scalar> {
+  let work = Convolution<Scalar>(geometry, input: input.shape, outputs: weight.shape[0])
+  let (x, w, b) = (input.contiguous(), weight.contiguous(), bias?.contiguous())
+  let output = Tensor<Scalar>(uninitialized: work.outputShape)
+  work.forward(x.address, weight: w.address, bias: b?.address, activation: activation, into: output.address)
+  withExtendedLifetime((x, w, b)) {}
+  return output
+}

@@ -1,0 +1,257 @@
+import CSteppeKernels
+
+/// Where a product's values go: to channel c of place (i, j) of image n, at
+/// `values[n · image + c · channel + i · row + j · column]`.
+struct PatchTarget<Scalar: TensorScalar> {
+  let values: UnsafeMutablePointer<Scalar>
+  let image: Int
+  let channel: Int
+  let row: Int
+  let column: Int
+}
+
+/// C = f(A·patches + bias), with a column for each place of the source's images and a row for each output channel: an implicit im2col.
+///
+/// The patches of a block of places are packed, a slice of the depth at a time, into what the tiles of `multiply` read, and all rows of A
+/// pass over them while they are in the second-level cache: the column matrix as a whole never exists.
+struct PatchProduct<Scalar: TensorScalar> {
+  let source: PatchSource<Scalar>
+  /// Each line of the depth as its distance from a place.
+  let offsets: [Int]
+  /// A, `rows` rows of the depth's length, `lda` apart.
+  let a: UnsafePointer<Scalar>
+  let lda: Int
+  let rows: Int
+  /// A value for each row.
+  let bias: UnsafePointer<Scalar>?
+  let activation: Activation
+  let target: PatchTarget<Scalar>
+
+  private var depth: Int { offsets.count }
+
+  /// Runs products of which none writes where another does.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
+  static func run(_ products: [PatchProduct]) {
+    let threads = (Parallel.threadCount + products.count - 1) / max(1, products.count)
+    let cuts = products.map { product in
+      ProductCut(
+        m: product.rows, n: product.source.places, k: product.depth, threads: threads,
+        lane: Int(Scalar.kernels.tile_columns), isPacked: true)
+    }
+    let parts = cuts.indices.flatMap { product in (0..<cuts[product].parts).map { (product, $0) } }
+    Parallel.run(parts: parts.count) { part in
+      let (product, own) = parts[part]
+      let (rows, places, _) = cuts[product].ranges(own)
+      products[product].run(rows: rows, places: places)
+    }
+  }
+
+  /// Whether a block's rows can be written where they belong: places side by side, and not so few in an image that the last tile of each,
+  /// which is not full, costs more than to write to a block first and then to move the runs to their places.
+  private var isDirect: Bool {
+    let lanes = Int(Scalar.kernels.vector_bytes) / MemoryLayout<Scalar>.stride
+    let idle = (source.imagePlaces + lanes - 1) / lanes * lanes - source.imagePlaces
+    return target.column == 1 && target.row == source.grid.columns && idle * depth <= 16 * source.imagePlaces
+  }
+
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
+  private func run(rows: Range<Int>, places: Range<Int>) {
+    guard !rows.isEmpty, !places.isEmpty else { return }
+    let kernels = Scalar.kernels
+    let (tile, lanes) = (Int(kernels.tile_columns), Int(kernels.vector_bytes) / MemoryLayout<Scalar>.stride)
+    let blocks = ProductBlocks<Scalar>(rows: rows.count, columns: places.count, depth: depth)
+    var cache = PlaneCache(source, channels: 0..<source.seen, places: blocks.columns)
+    let isDirect = isDirect
+    let ldBlock = blocks.columns + lanes
+    // One vector beyond the last line.
+    let packed = Storage<Scalar>(count: blocks.depth * blocks.columns + lanes)
+    let block = isDirect ? nil : Storage<Scalar>(count: rows.count * ldBlock)
+    var runs: [[steppe_patch_run]] = Array(repeating: [], count: (blocks.columns + tile - 1) / tile)
+
+    forEachBlock(of: places, longest: blocks.columns, withinImages: isDirect) { someplaces in
+      cache.load(someplaces)
+      let strips = (someplaces.count + tile - 1) / tile
+      for strip in 0..<strips {
+        let first = someplaces.lowerBound + strip * tile
+        cache.collect(first..<min(first + tile, someplaces.upperBound), into: &runs[strip])
+      }
+      let (c, ldc) = destination(rows, someplaces, block?.pointer, ldBlock)
+      for slice in ProductBlocks<Scalar>.slices(0..<depth, longest: blocks.depth) {
+        offsets.withUnsafeBufferPointer { offsets in
+          for strip in 0..<strips {
+            let used = min(tile, someplaces.count - strip * tile)
+            kernels.pack_patches(
+              cache.planes, offsets.baseAddress! + slice.lowerBound, slice.count, runs[strip], runs[strip].count,
+              packed.pointer + strip * tile * slice.count, (used + lanes - 1) / lanes * lanes)
+          }
+        }
+        let isLast = slice.upperBound == depth
+        for someRows in ProductBlocks<Scalar>.slices(rows, longest: blocks.rows) {
+          var finish = steppe_product_finish(
+            alpha: 1, beta: slice.lowerBound == 0 ? 0 : 1,
+            bias: isLast ? bias.map { UnsafeRawPointer($0 + someRows.lowerBound) } : nil,
+            kind: isLast ? activation.kernel : STEPPE_IDENTITY, parameter: activation.parameter, bias_by_rows: true)
+          kernels.multiply(
+            a + someRows.lowerBound * lda + slice.lowerBound, lda, packed.pointer, someRows.count, someplaces.count,
+            slice.count, &finish, c + (someRows.lowerBound - rows.lowerBound) * ldc, ldc)
+        }
+      }
+      if let block { move(block.pointer, ldBlock, rows, someplaces) }
+    }
+    withExtendedLifetime((packed, block, cache)) {}
+  }
+
+  /// Where a block's first row begins, and the distance between its rows.
+  private func destination(
+    _ rows: Range<Int>, _ places: Range<Int>, _ block: UnsafeMutablePointer<Scalar>?, _ ldBlock: Int
+  ) -> (UnsafeMutablePointer<Scalar>, Int) {
+    if let block { return (block, ldBlock) }
+    let (image, inside) = places.lowerBound.quotientAndRemainder(dividingBy: source.imagePlaces)
+    return (target.values + image * target.image + rows.lowerBound * target.channel + inside, target.channel)
+  }
+
+  /// Moves a block's runs to their places.
+  private func move(_ block: UnsafePointer<Scalar>, _ ldBlock: Int, _ rows: Range<Int>, _ places: Range<Int>) {
+    let kernels = Scalar.kernels
+    let joins = target.row == source.grid.columns * target.column
+    let longest = joins ? source.imagePlaces : source.grid.columns
+    var place = places.lowerBound
+    while place < places.upperBound {
+      let (image, inside) = place.quotientAndRemainder(dividingBy: source.imagePlaces)
+      let (row, column) = inside.quotientAndRemainder(dividingBy: source.grid.columns)
+      let length = min(longest - inside % longest, places.upperBound - place)
+      let from = block + (place - places.lowerBound)
+      let to =
+        target.values + image * target.image + rows.lowerBound * target.channel + row * target.row
+        + column * target.column
+      if target.channel == 1 {
+        kernels.transpose(from, ldBlock, to, target.column, rows.count, length)
+      } else {
+        kernels.copy_planes(from, 0, ldBlock, 1, to, 0, target.channel, target.column, 1, rows.count, length)
+      }
+      place += length
+    }
+  }
+
+  private func forEachBlock(of places: Range<Int>, longest: Int, withinImages: Bool, _ body: (Range<Int>) -> Void) {
+    var place = places.lowerBound
+    while place < places.upperBound {
+      var end = min(place + longest, places.upperBound)
+      if withinImages { end = min(end, (place / source.imagePlaces + 1) * source.imagePlaces) }
+      body(place..<end)
+      place = end
+    }
+  }
+}
+
+/// C = patches·dyᵀ, [depth, outputs]: the transpose of the gradient of a group's weights, the sum over all places.
+struct PatchGradient<Scalar: TensorScalar> {
+  let source: PatchSource<Scalar>
+  /// Each line of the depth of the forward product, which is a row here, as its channel and its tap's number.
+  let lines: [(channel: Int, tap: Int)]
+  /// The group's first output channel of dy.
+  let dy: UnsafePointer<Scalar>
+  /// All output channels, of which `outputs` are the group's.
+  let channels: Int
+  let outputs: Int
+  /// Contiguous.
+  let c: UnsafeMutablePointer<Scalar>
+
+  /// Runs gradients of one size.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
+  static func run(_ gradients: [PatchGradient]) {
+    guard let first = gradients.first else { return }
+    let threads = (Parallel.threadCount + gradients.count - 1) / gradients.count
+    let (rows, columns) = (first.lines.count, first.outputs)
+    let cut = ProductCut(
+      m: rows, n: columns, k: first.source.places, threads: threads, lane: 64 / MemoryLayout<Scalar>.stride)
+    // The first slice of the places goes to C itself, the others to scratch that is then added in their order.
+    let size = rows * columns
+    let scratch = Storage<Scalar>(count: max(1, gradients.count * (cut.depth - 1) * size))
+    let partials = scratch.pointer
+    Parallel.run(parts: gradients.count * cut.parts) { part in
+      let (number, own) = part.quotientAndRemainder(dividingBy: cut.parts)
+      let (someRows, someColumns, places) = cut.ranges(own)
+      let slice = cut.depthIndex(own)
+      let gradient = gradients[number]
+      let sums = slice == 0 ? gradient.c : partials + (number * (cut.depth - 1) + slice - 1) * size
+      gradient.run(rows: someRows, columns: someColumns, places: places, into: sums)
+    }
+    if cut.depth > 1 {
+      Parallel.ranges(size, grain: Parallel.elementGrain) { range in
+        for (number, gradient) in gradients.enumerated() {
+          for slice in 0..<cut.depth - 1 {
+            let from = partials + (number * (cut.depth - 1) + slice) * size + range.lowerBound
+            Scalar.kernels.add_scaled(from, 1, gradient.c + range.lowerBound, range.count)
+          }
+        }
+      }
+    }
+    withExtendedLifetime(scratch) {}
+  }
+
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
+  private func run(rows: Range<Int>, columns: Range<Int>, places: Range<Int>, into c: UnsafeMutablePointer<Scalar>) {
+    guard !rows.isEmpty, !columns.isEmpty else { return }
+    let kernels = Scalar.kernels
+    let lanes = Int(kernels.vector_bytes) / MemoryLayout<Scalar>.stride
+    let blocks = ProductBlocks<Scalar>(rows: rows.count, columns: columns.count, depth: places.count)
+    let channels = lines[rows.lowerBound].channel..<lines[rows.upperBound - 1].channel + 1
+    var cache = PlaneCache(source, channels: channels, places: blocks.depth)
+    let offsets = lines[rows].map { ($0.channel - channels.lowerBound) * source.channelDistance + source.taps[$0.tap] }
+    let packed = Storage<Scalar>(count: blocks.depth * (blocks.columns + blocks.rows) + lanes)
+    let (packedB, packedA) = (packed.pointer, packed.pointer + blocks.depth * blocks.columns)
+    var runs: [steppe_patch_run] = []
+    for slice in ProductBlocks<Scalar>.slices(places, longest: blocks.depth) {
+      cache.load(slice)
+      cache.collect(slice, into: &runs)
+      var finish = steppe_product_finish(
+        alpha: 1, beta: slice.lowerBound == places.lowerBound ? 0 : 1, bias: nil, kind: STEPPE_IDENTITY, parameter: 0,
+        bias_by_rows: false)
+      for someColumns in ProductBlocks<Scalar>.slices(columns, longest: blocks.columns) {
+        pack(slice, someColumns, packedB)
+        for someRows in ProductBlocks<Scalar>.slices(rows, longest: blocks.rows) {
+          offsets.withUnsafeBufferPointer { offsets in
+            kernels.pack_patches(
+              cache.planes, offsets.baseAddress! + (someRows.lowerBound - rows.lowerBound), someRows.count, runs,
+              runs.count, packedA, slice.count)
+          }
+          kernels.multiply(
+            packedA, slice.count, packedB, someRows.count, someColumns.count, slice.count, &finish,
+            c + someRows.lowerBound * outputs + someColumns.lowerBound, outputs)
+        }
+      }
+    }
+    withExtendedLifetime((packed, cache)) {}
+  }
+
+  /// dy at `places` as strips of output channels.
+  private func pack(_ places: Range<Int>, _ columns: Range<Int>, _ to: UnsafeMutablePointer<Scalar>) {
+    let kernels = Scalar.kernels
+    if source.layout == .channelsLast {
+      kernels.pack_columns(
+        dy + places.lowerBound * channels + columns.lowerBound, channels, false, places.count, columns.count, to)
+      return
+    }
+    let (tile, lanes) = (Int(kernels.tile_columns), Int(kernels.vector_bytes) / MemoryLayout<Scalar>.stride)
+    let size = source.imagePlaces
+    var strip = to
+    for some in ProductBlocks<Scalar>.slices(columns, longest: tile) {
+      let width = (some.count + lanes - 1) / lanes * lanes
+      var place = places.lowerBound
+      while place < places.upperBound {
+        let (image, inside) = place.quotientAndRemainder(dividingBy: size)
+        let length = min(size - inside, places.upperBound - place)
+        kernels.pack_columns(
+          dy + (image * channels + some.lowerBound) * size + inside, size, true, length, some.count,
+          strip + (place - places.lowerBound) * width)
+        place += length
+      }
+      strip += width * places.count
+    }
+  }
+}
