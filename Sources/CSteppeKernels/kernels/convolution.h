@@ -22,28 +22,65 @@ static void K(copy_planes)(const void *x, ptrdiff_t x_plane, ptrdiff_t x_row, pt
   }
 }
 
+#define UNROLL _Pragma("clang loop unroll(full)")
+// Vectors of a run that are copied together.
+#define MOST_VECTORS ((size_t)4)
+
+// Lane by lane its number.
+INLINE ivector K(lane_numbers)(void) {
+  ivector lanes;
+  for (size_t i = 0; i < LANES; i++) lanes[i] = (integer)i;
+  return lanes;
+}
+
+// One run's part of every line, `vectors` vectors of it. Where `exact`, what stands behind the run's `length` values stays.
+INLINE void K(copy_run)(const size_t vectors, const bool exact, const scalar *place, const ptrdiff_t *offsets, size_t depth, scalar *to,
+                        size_t width, size_t length) {
+  const ivector inside = K(lane_numbers)() < ((ivector){0} + (integer)(length - (vectors - 1) * LANES));
+  for (size_t k = 0; k < depth; k++, to += width) {
+    const scalar *from = place + offsets[k];
+    UNROLL for (size_t v = 0; v < vectors; v++) {
+      const vector values = load(from + v * LANES);
+      store(to + v * LANES, exact && v + 1 == vectors ? choose(inside, values, load(to + v * LANES)) : values);
+    }
+  }
+}
+
 static void K(pack_patches)(const void *planes, const ptrdiff_t *offsets, size_t depth, const steppe_patch_run *runs, size_t count,
                             void *lines, size_t width) {
-  scalar *line = lines;
+  scalar *const line = lines;
   const size_t used = count ? runs[count - 1].to + runs[count - 1].length : 0;
-  for (size_t k = 0; k < depth; k++, line += width) {
-    const scalar *place = (const scalar *)planes + offsets[k];
-    for (size_t r = 0; r < count; r++) {
-      const scalar *from = place + runs[r].from;
-      scalar *to = line + runs[r].to;
-      // What the last vector writes too much belongs to what is written next.
-      for (size_t i = 0; i < runs[r].length; i += LANES) store(to + i, load(from + i));
+  if (used < width) {
+    for (size_t c = used - used % LANES; c < width; c += LANES) {
+      for (size_t k = 0; k < depth; k++) store(line + k * width + c, splat(0));
     }
-    for (size_t i = used; i < width; i += LANES) store(line + i, splat(0));
+  }
+  for (size_t r = 0; r < count; r++) {
+    for (size_t i = 0; i < runs[r].length; i += MOST_VECTORS * LANES) {
+      const size_t rest = runs[r].length - i, length = rest < MOST_VECTORS * LANES ? rest : MOST_VECTORS * LANES;
+      const size_t vectors = (length + LANES - 1) / LANES;
+      const scalar *place = (const scalar *)planes + runs[r].from + i;
+      scalar *to = line + runs[r].to + i;
+      // What the last vector writes too much, the runs that follow in the line write over; behind the line's last there are none.
+      const bool exact = runs[r].to + i + vectors * LANES > used;
+#define STEPPE_CASE(n)                                                           \
+  case n:                                                                        \
+    if (exact) {                                                                 \
+      K(copy_run)(n, true, place, offsets, depth, to, width, length);            \
+    } else {                                                                     \
+      K(copy_run)(n, false, place, offsets, depth, to, width, length);           \
+    }                                                                            \
+    break;
+      switch (vectors) { STEPPE_CASE(1) STEPPE_CASE(2) STEPPE_CASE(3) STEPPE_CASE(4) }
+#undef STEPPE_CASE
+    }
   }
 }
 
 // ── few rows: patches as they stand ───────────────────────────────────────────────────────────────────────────────────────────
 
-// Rows and vectors of places whose sums are taken together.
+// Rows whose sums are taken together.
 #define MOST_ROWS ((size_t)4)
-#define MOST_VECTORS ((size_t)4)
-#define UNROLL _Pragma("clang loop unroll(full)")
 
 INLINE void K(patch_tile)(const size_t rows, const size_t vectors, const scalar *a, ptrdiff_t lda, const scalar *place,
                           const ptrdiff_t *offsets, size_t depth, const steppe_product_finish *f, scalar *y, ptrdiff_t ldy,
@@ -103,8 +140,7 @@ static void K(multiply_patches)(const void *a, ptrdiff_t lda, const void *planes
 // sums[k] += Σ planes[offsets[k] + place] · y[column], for `depth` offsets.
 INLINE void K(patch_dots_of)(const size_t depth, const scalar *planes, const ptrdiff_t *offsets, const steppe_patch_run *runs,
                              size_t count, const scalar *y, scalar *sums) {
-  ivector lanes;
-  for (size_t i = 0; i < LANES; i++) lanes[i] = (integer)i;
+  const ivector lanes = K(lane_numbers)();
   vector totals[MOST_DOTS];
   UNROLL for (size_t k = 0; k < depth; k++) totals[k] = splat(0);
   for (size_t r = 0; r < count; r++) {

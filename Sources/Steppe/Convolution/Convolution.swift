@@ -7,6 +7,8 @@
 /// - y of a group is W·patches, W `[outputs, channels · taps]` as it stands;
 /// - dx is the product of Wᵀ with the patches of dy. With a stride, the places of dx fall into phases, each of which sees some of the taps;
 /// - dW is dy·patchesᵀ, computed as its transpose, so that the patches need no turning.
+///
+/// Where few outputs see the same channels, as in depthwise convolutions, the patches are not packed: see ``PatchBundles``.
 struct Convolution<Scalar: TensorScalar> {
   let geometry: ConvolutionGeometry
   let images: Int
@@ -50,11 +52,12 @@ struct Convolution<Scalar: TensorScalar> {
     }
   }
 
-  /// The patches of x that a group sees.
-  private func patches(_ x: UnsafePointer<Scalar>, group: Int) -> PatchSource<Scalar> {
-    let start = group * groupInputs * (isFirst ? height * width : 1)
+  /// The patches of x that a group sees, or those that all see.
+  private func patches(_ x: UnsafePointer<Scalar>, group: Int?) -> PatchSource<Scalar> {
+    let start = (group ?? 0) * groupInputs * (isFirst ? height * width : 1)
     return PatchSource(
-      x + start, images: images, channels: inputs, seen: groupInputs, height: height, width: width,
+      x + start, images: images, channels: inputs, seen: group == nil ? inputs : groupInputs, height: height,
+      width: width,
       layout: geometry.layout, taps: tapPlaces, stride: geometry.stride, grid: result)
   }
 
@@ -68,16 +71,27 @@ struct Convolution<Scalar: TensorScalar> {
     guard images > 0 else { return }
     let depth = groupInputs * taps
     let size = result.rows * result.columns
+    func lines(_ source: PatchSource<Scalar>) -> [Int] {
+      (0..<depth).map { $0 / taps * source.channelDistance + source.taps[$0 % taps] }
+    }
+    func target(_ first: Int) -> PatchTarget<Scalar> {
+      PatchTarget(
+        values: y + first * (isFirst ? size : 1), image: outputs * size, channel: isFirst ? size : 1,
+        row: result.columns * (isFirst ? 1 : outputs), column: isFirst ? 1 : outputs)
+    }
+    if PatchBundles<Scalar>.suits(images: images, bundles: geometry.groups, rows: groupOutputs) {
+      let source = patches(x, group: nil)
+      return PatchBundles(
+        source: source, channelsPerBundle: groupInputs, rowsPerBundle: groupOutputs, offsets: lines(source), a: weight,
+        bias: bias, activation: activation, target: target(0)
+      ).run()
+    }
     let products = (0..<geometry.groups).map { group in
       let source = patches(x, group: group)
       let first = group * groupOutputs
       return PatchProduct(
-        source: source, offsets: (0..<depth).map { $0 / taps * source.channelDistance + source.taps[$0 % taps] },
-        a: weight + first * depth, lda: depth, rows: groupOutputs, bias: bias.map { $0 + first },
-        activation: activation,
-        target: PatchTarget(
-          values: y + first * (isFirst ? size : 1), image: outputs * size, channel: isFirst ? size : 1,
-          row: result.columns * (isFirst ? 1 : outputs), column: isFirst ? 1 : outputs))
+        source: source, offsets: lines(source), a: weight + first * depth, lda: depth, rows: groupOutputs,
+        bias: bias.map { $0 + first }, activation: activation, target: target(first))
     }
     PatchProduct.run(products)
   }
@@ -107,45 +121,65 @@ struct Convolution<Scalar: TensorScalar> {
         line += count
       }
     }
-    let size = height * width
-    let step = isFirst ? 1 : inputs
+    let (size, step, outSize) = (height * width, isFirst ? 1 : inputs, result.rows * result.columns)
+    let isBundled = PatchBundles<Scalar>.suits(images: images, bundles: geometry.groups, rows: groupInputs)
+    let (rowPhases, columnPhases) = (min(geometry.stride.rows, height), min(geometry.stride.columns, width))
+    // What no tap sees has no gradient.
+    let isCovered = (0..<rowPhases).allSatisfy { row in
+      (0..<columnPhases).allSatisfy { !phase(row: row, column: $0).taps.isEmpty }
+    }
+    if !isCovered { Scalar.kernels.fill(0, dx, images * inputs * size) }
     var products: [PatchProduct<Scalar>] = []
     var selections: [Storage<Scalar>] = []
-    for row in 0..<min(geometry.stride.rows, height) {
-      for column in 0..<min(geometry.stride.columns, width) {
+    for row in 0..<rowPhases {
+      for column in 0..<columnPhases {
         let grid = Extent2D(
           rows: (height - row - 1) / geometry.stride.rows + 1,
           columns: (width - column - 1) / geometry.stride.columns + 1)
         let (seen, places) = phase(row: row, column: column)
-        for group in 0..<geometry.groups {
-          let target = PatchTarget(
+        guard !seen.isEmpty else { continue }
+        let count = places.count * groupOutputs
+        var a = turned.pointer
+        if seen.count < taps {
+          // The weights of the taps that this phase sees.
+          let selection = Storage<Scalar>(count: inputs * count)
+          for (number, tap) in seen.enumerated() {
+            Scalar.kernels.copy_planes(
+              turned.pointer + tap * groupOutputs, 0, depth, 1, selection.pointer + number * groupOutputs, 0, count, 1,
+              1, inputs, groupOutputs)
+          }
+          a = selection.pointer
+          selections.append(selection)
+        }
+        func slopes(_ group: Int?) -> PatchSource<Scalar> {
+          PatchSource(
+            dy + (group ?? 0) * groupOutputs * (isFirst ? outSize : 1), images: images, channels: outputs,
+            seen: group == nil ? outputs : groupOutputs, height: result.rows, width: result.columns,
+            layout: geometry.layout, taps: places, stride: Extent2D(rows: 1, columns: 1), grid: grid)
+        }
+        func offsets(_ source: PatchSource<Scalar>) -> [Int] {
+          (0..<count).map { $0 % groupOutputs * source.channelDistance + source.taps[$0 / groupOutputs] }
+        }
+        func target(_ group: Int) -> PatchTarget<Scalar> {
+          PatchTarget(
             values: dx + group * groupInputs * (isFirst ? size : 1) + (row * width + column) * step,
             image: inputs * size, channel: isFirst ? size : 1, row: geometry.stride.rows * width * step,
             column: geometry.stride.columns * step)
-          var a = turned.pointer + group * perGroup
-          if seen.count < taps {
-            // The taps that this phase sees; without any its gradient is zero, a product of one line of zeros.
-            let selection = Storage<Scalar>(count: groupInputs * max(1, seen.count) * groupOutputs)
-            let lda = max(1, seen.count) * groupOutputs
-            if seen.isEmpty { Scalar.kernels.fill(0, selection.pointer, selection.count) }
-            for (number, tap) in seen.enumerated() {
-              Scalar.kernels.copy_planes(
-                a + tap * groupOutputs, 0, depth, 1, selection.pointer + number * groupOutputs, 0, lda, 1, 1,
-                groupInputs, groupOutputs)
-            }
-            a = selection.pointer
-            selections.append(selection)
-          }
-          let source = PatchSource(
-            dy + group * groupOutputs * (isFirst ? result.rows * result.columns : 1), images: images,
-            channels: outputs, seen: groupOutputs, height: result.rows, width: result.columns, layout: geometry.layout,
-            taps: places, stride: Extent2D(rows: 1, columns: 1), grid: grid)
-          let count = places.count * groupOutputs
+        }
+        if isBundled {
+          let source = slopes(nil)
+          PatchBundles(
+            source: source, channelsPerBundle: groupOutputs, rowsPerBundle: groupInputs, offsets: offsets(source), a: a,
+            bias: nil, activation: .identity, target: target(0)
+          ).run()
+          continue
+        }
+        for group in 0..<geometry.groups {
+          let source = slopes(group)
           products.append(
             PatchProduct(
-              source: source,
-              offsets: (0..<count).map { $0 % groupOutputs * source.channelDistance + source.taps[$0 / groupOutputs] },
-              a: a, lda: count, rows: groupInputs, bias: nil, activation: .identity, target: target))
+              source: source, offsets: offsets(source), a: a + group * groupInputs * count, lda: count,
+              rows: groupInputs, bias: nil, activation: .identity, target: target(group)))
         }
       }
     }
@@ -163,7 +197,7 @@ struct Convolution<Scalar: TensorScalar> {
       seen.append(tap)
       places.append(Extent2D(rows: down / geometry.stride.rows, columns: right / geometry.stride.columns))
     }
-    return places.isEmpty ? ([], [Extent2D(rows: 0, columns: 0)]) : (seen, places)
+    return (seen, places)
   }
 
   /// dW, or what is added to it where `adding`; everything contiguous.
@@ -177,6 +211,17 @@ struct Convolution<Scalar: TensorScalar> {
     guard images > 0 else {
       if !adding { Scalar.kernels.fill(0, dw, geometry.groups * perGroup) }
       return
+    }
+    if PatchBundles<Scalar>.suits(images: 1, bundles: geometry.groups, rows: groupOutputs) {
+      let source = patches(x, group: nil)
+      let slopes = PatchSource(
+        dy, images: images, channels: outputs, seen: outputs, height: result.rows, width: result.columns,
+        layout: geometry.layout, taps: [Extent2D(rows: 0, columns: 0)], stride: Extent2D(rows: 1, columns: 1),
+        grid: result)
+      return PatchBundles.gradient(
+        source, channelsPerBundle: groupInputs,
+        offsets: (0..<depth).map { $0 / taps * source.channelDistance + source.taps[$0 % taps] }, dy: slopes, into: dw,
+        adding: adding)
     }
     let turned = Storage<Scalar>(count: geometry.groups * perGroup)
     let gradients = (0..<geometry.groups).map { group in

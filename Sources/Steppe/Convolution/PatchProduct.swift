@@ -8,6 +8,30 @@ struct PatchTarget<Scalar: TensorScalar> {
   let channel: Int
   let row: Int
   let column: Int
+
+  /// Whether the places of an image lie side by side.
+  func isContiguous(_ grid: Extent2D) -> Bool { column == 1 && row == grid.columns }
+
+  /// Moves `rows` channels of a block, whose columns are `places` of a grid in all images, to where they belong.
+  func move(_ block: UnsafePointer<Scalar>, _ ldBlock: Int, rows: Range<Int>, places: Range<Int>, grid: Extent2D) {
+    let kernels = Scalar.kernels
+    let size = grid.rows * grid.columns
+    let longest = row == grid.columns * column ? size : grid.columns
+    var place = places.lowerBound
+    while place < places.upperBound {
+      let (image, inside) = place.quotientAndRemainder(dividingBy: size)
+      let (i, j) = inside.quotientAndRemainder(dividingBy: grid.columns)
+      let length = min(longest - inside % longest, places.upperBound - place)
+      let from = block + (place - places.lowerBound)
+      let to = values + image * self.image + rows.lowerBound * channel + i * row + j * column
+      if channel == 1 {
+        kernels.transpose(from, ldBlock, to, column, rows.count, length)
+      } else {
+        kernels.copy_planes(from, 0, ldBlock, 1, to, 0, channel, column, 1, rows.count, length)
+      }
+      place += length
+    }
+  }
 }
 
 /// C = f(A·patches + bias), with a column for each place of the source's images and a row for each output channel: an implicit im2col.
@@ -52,7 +76,7 @@ struct PatchProduct<Scalar: TensorScalar> {
   private var isDirect: Bool {
     let lanes = Int(Scalar.kernels.vector_bytes) / MemoryLayout<Scalar>.stride
     let idle = (source.imagePlaces + lanes - 1) / lanes * lanes - source.imagePlaces
-    return target.column == 1 && target.row == source.grid.columns && idle * depth <= 16 * source.imagePlaces
+    return target.isContiguous(source.grid) && idle * depth <= 16 * source.imagePlaces
   }
 
   @_specialize(where Scalar == Float)
@@ -70,18 +94,18 @@ struct PatchProduct<Scalar: TensorScalar> {
     let block = isDirect ? nil : Storage<Scalar>(count: rows.count * ldBlock)
     var runs: [[steppe_patch_run]] = Array(repeating: [], count: (blocks.columns + tile - 1) / tile)
 
-    forEachBlock(of: places, longest: blocks.columns, withinImages: isDirect) { someplaces in
-      cache.load(someplaces)
-      let strips = (someplaces.count + tile - 1) / tile
+    forEachBlock(of: places, longest: blocks.columns, withinImages: isDirect) { somePlaces in
+      cache.load(somePlaces)
+      let strips = (somePlaces.count + tile - 1) / tile
       for strip in 0..<strips {
-        let first = someplaces.lowerBound + strip * tile
-        cache.collect(first..<min(first + tile, someplaces.upperBound), into: &runs[strip])
+        let first = somePlaces.lowerBound + strip * tile
+        cache.collect(first..<min(first + tile, somePlaces.upperBound), into: &runs[strip])
       }
-      let (c, ldc) = destination(rows, someplaces, block?.pointer, ldBlock)
+      let (c, ldc) = destination(rows, somePlaces, block?.pointer, ldBlock)
       for slice in ProductBlocks<Scalar>.slices(0..<depth, longest: blocks.depth) {
         offsets.withUnsafeBufferPointer { offsets in
           for strip in 0..<strips {
-            let used = min(tile, someplaces.count - strip * tile)
+            let used = min(tile, somePlaces.count - strip * tile)
             kernels.pack_patches(
               cache.planes, offsets.baseAddress! + slice.lowerBound, slice.count, runs[strip], runs[strip].count,
               packed.pointer + strip * tile * slice.count, (used + lanes - 1) / lanes * lanes)
@@ -94,11 +118,11 @@ struct PatchProduct<Scalar: TensorScalar> {
             bias: isLast ? bias.map { UnsafeRawPointer($0 + someRows.lowerBound) } : nil,
             kind: isLast ? activation.kernel : STEPPE_IDENTITY, parameter: activation.parameter, bias_by_rows: true)
           kernels.multiply(
-            a + someRows.lowerBound * lda + slice.lowerBound, lda, packed.pointer, someRows.count, someplaces.count,
+            a + someRows.lowerBound * lda + slice.lowerBound, lda, packed.pointer, someRows.count, somePlaces.count,
             slice.count, &finish, c + (someRows.lowerBound - rows.lowerBound) * ldc, ldc)
         }
       }
-      if let block { move(block.pointer, ldBlock, rows, someplaces) }
+      if let block { target.move(block.pointer, ldBlock, rows: rows, places: somePlaces, grid: source.grid) }
     }
     withExtendedLifetime((packed, block, cache)) {}
   }
@@ -110,29 +134,6 @@ struct PatchProduct<Scalar: TensorScalar> {
     if let block { return (block, ldBlock) }
     let (image, inside) = places.lowerBound.quotientAndRemainder(dividingBy: source.imagePlaces)
     return (target.values + image * target.image + rows.lowerBound * target.channel + inside, target.channel)
-  }
-
-  /// Moves a block's runs to their places.
-  private func move(_ block: UnsafePointer<Scalar>, _ ldBlock: Int, _ rows: Range<Int>, _ places: Range<Int>) {
-    let kernels = Scalar.kernels
-    let joins = target.row == source.grid.columns * target.column
-    let longest = joins ? source.imagePlaces : source.grid.columns
-    var place = places.lowerBound
-    while place < places.upperBound {
-      let (image, inside) = place.quotientAndRemainder(dividingBy: source.imagePlaces)
-      let (row, column) = inside.quotientAndRemainder(dividingBy: source.grid.columns)
-      let length = min(longest - inside % longest, places.upperBound - place)
-      let from = block + (place - places.lowerBound)
-      let to =
-        target.values + image * target.image + rows.lowerBound * target.channel + row * target.row
-        + column * target.column
-      if target.channel == 1 {
-        kernels.transpose(from, ldBlock, to, target.column, rows.count, length)
-      } else {
-        kernels.copy_planes(from, 0, ldBlock, 1, to, 0, target.channel, target.column, 1, rows.count, length)
-      }
-      place += length
-    }
   }
 
   private func forEachBlock(of places: Range<Int>, longest: Int, withinImages: Bool, _ body: (Range<Int>) -> Void) {
