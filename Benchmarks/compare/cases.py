@@ -33,6 +33,8 @@ ROWS = ["64x256", "1024x1024", "4096x1024", "8192x4096"]
 IMAGES = ["32x64x28x28", "64x64x56x56", "128x256x14x14", "256x512x7x7"]
 MORE_IMAGES = ["64x2048x7x7", "16x64x56x56"]
 NETWORKS = ["784-100-100-10", "784-128-128-10", "784-512-512-10", "784-1024-1024-10"]
+FEATURES = ["64x256", "4096x1024", "64x128x768", "8192x4096"]
+GROUPED = ["32x64x28x28", "64x64x56x56"]
 BATCHES = [60, 64, 128, 256]
 CONVOLUTIONS = ["32x64x56x56-64", "32x128x28x28-128", "32x256x14x14-256", "32x512x7x7-512", "64x1x28x28-32"]
 PRODUCTS = ["64x784x128", "128x784x256", "256x256x256", "512x512x512", "1024x1024x1024"]
@@ -52,6 +54,18 @@ def batch_norm(direction, shape, nhwc=False):
     return Case(nchw_peer.case, (nchw_peer, nhwc_peer, *others))
 
 
+def row_norms(direction):
+    """The normalizations of rows and groups, each against PyTorch in the same layout."""
+    names = [f"{subject}/{direction}/{shape}" for subject in ("layernorm", "rmsnorm") for shape in FEATURES]
+    names += [f"{subject}/{direction}/{shape}" for subject in ("groupnorm", "instancenorm") for shape in GROUPED]
+    return [Case(name, (Peer("PyTorch", "pytorch", name),)) for name in names]
+
+
+def channels_last_norms(direction):
+    names = [f"{subject}/{direction}/nhwc/{shape}" for subject in ("groupnorm", "instancenorm") for shape in GROUPED]
+    return [Case(name, (Peer("PyTorch NHWC", "pytorch", name),)) for name in names]
+
+
 def all_cases():
     cases = []
     for direction in "forward", "backward":
@@ -61,6 +75,8 @@ def all_cases():
         for sizes in CONVOLUTIONS:
             name = f"conv/{direction}/{sizes}"
             cases.append(Case(name, (Peer("PyTorch", "pytorch", name), Peer("PyTorch NHWC", "pytorch", f"conv/{direction}/nhwc/{sizes}"))))
+    for direction in "forward", "backward":
+        cases += row_norms(direction) + channels_last_norms(direction)
     for network, batch in zip(NETWORKS, BATCHES):
         name = f"training-step/{network}/batch-{batch}"
         cases.append(Case(name, (Peer("PyTorch", "pytorch", name), Peer("PyTorch compiled", "pytorch", f"{name}/compiled"),
@@ -97,6 +113,9 @@ def all_groups():
                 names(*(batch_norm(direction, shape, nhwc) for shape in IMAGES + MORE_IMAGES)), True))
     for direction in "forward", "training":
         groups.append(Group(f"Convolution, {direction}, against PyTorch", tuple(f"conv/{direction}/{sizes}" for sizes in CONVOLUTIONS), False))
+    for direction in "forward", "backward":
+        groups.append(Group(f"Layer, RMS, group and instance norm {direction}, against PyTorch", names(*row_norms(direction)), False))
+        groups.append(Group(f"Group and instance norm {direction}, NHWC, against PyTorch", names(*channels_last_norms(direction)), False))
     groups += [
         Group("Training step", tuple(f"training-step/{n}/batch-{b}" for n, b in zip(NETWORKS, BATCHES)), True),
         Group("Inference, one row", tuple(f"inference/{n}/rows-1" for n in NETWORKS), True),

@@ -49,6 +49,38 @@ def convolution(direction, layout, text):
     return Work(step)
 
 
+def row_norm(subject, direction, layout, shape):
+    """Layer and RMS norm over the last axis, group norm in 32 groups, instance norm without γ and β: forward as users call it, backward
+    by the operator where there is one, else by autograd."""
+    x = torch.randn(shape)
+    dy = torch.randn(shape)
+    if layout == "nhwc":
+        x, dy = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy))
+    size = shape[1] if len(shape) == 4 else shape[-1]
+    gamma, beta = torch.rand(size) + 0.5, torch.randn(size)
+    forward = {
+        "layernorm": lambda: F.layer_norm(x, (size,), gamma, beta, 1e-5),
+        "rmsnorm": lambda: F.rms_norm(x, (size,), gamma),
+        "groupnorm": lambda: F.group_norm(x, 32, gamma, beta, 1e-5),
+        "instancenorm": lambda: F.instance_norm(x),
+    }[subject]
+    if direction == "forward":
+        return Work(forward)
+    if subject == "layernorm":
+        y, mean, rstd = aten.native_layer_norm(x, (size,), gamma, beta, 1e-5)
+        return Work(lambda: aten.native_layer_norm_backward(dy, x, (size,), mean, rstd, gamma, beta, [True, True, True]))
+    if subject == "groupnorm":
+        n, c, positions = shape[0], shape[1], shape[2] * shape[3]
+        y, mean, rstd = aten.native_group_norm(x, gamma, beta, n, c, positions, 32, 1e-5)
+        return Work(lambda: aten.native_group_norm_backward(dy, x, mean, rstd, gamma, n, c, positions, 32, [True, True, True]))
+    wanted = [x, gamma] if subject == "rmsnorm" else [x]
+    for tensor in wanted:
+        tensor.requires_grad_()
+    with torch.enable_grad():
+        y = forward()
+    return Work(lambda: torch.autograd.grad(y, wanted, dy, retain_graph=True))
+
+
 def training_step(widths, batch, compiled):
     """Forward, loss, backward and the update by SGD with momentum.
 
@@ -109,6 +141,8 @@ def prepare(name):
             return convolution(direction, "nchw", text)
         case ["conv", direction, "nhwc", text]:
             return convolution(direction, "nhwc", text)
+        case ["layernorm" | "rmsnorm" | "groupnorm" | "instancenorm" as subject, direction, *layout, shape]:
+            return row_norm(subject, direction, layout[0] if layout else "nchw", sizes(shape))
         case ["training-step", widths, batch, *compiled]:
             return training_step([int(w) for w in widths.split("-")], int(batch.removeprefix("batch-")), compiled == ["compiled"])
         case ["matmul", shape]:

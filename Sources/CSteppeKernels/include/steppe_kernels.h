@@ -111,6 +111,24 @@ typedef struct steppe_patch_run {
   size_t to, length;
 } steppe_patch_run;
 
+
+/// What a group kernel does: all, the sums over the rows alone, or the map that takes those from its caller. Between the two the sums of
+/// the parts of a row can be added up.
+typedef enum steppe_group_pass { STEPPE_GROUP_ALL, STEPPE_GROUP_SUMS, STEPPE_GROUP_MAP } steppe_group_pass;
+
+/// `rows` stretches of channels · positions contiguous values, each normalized by itself. γ and β have a value for each channel of
+/// `period` rows, and row r begins with channel ((first + r) mod period) · channels.
+typedef struct steppe_groups {
+  size_t rows, first, period, channels, positions;
+  /// The values of a whole group, of which a row may be a part.
+  size_t values;
+  double epsilon;
+  /// Whether the mean is taken out; without, the variance is the mean square.
+  bool centered;
+  /// Whether results bypass the cache.
+  bool stream;
+} steppe_groups;
+
 /// One instruction set's kernels for one scalar type.
 typedef struct steppe_kernel_table {
   const char *instruction_set;  ///< "baseline", "avx2", "avx512", "neon"
@@ -253,6 +271,17 @@ typedef struct steppe_kernel_table {
                          void *b, void *e);
   /// y = factor·x + kept·y, which is not read where `kept` is 0.
   void (*blend_doubles)(const double *x, double factor, double kept, void *y, size_t count);
+
+  // ── normalization of rows, each by its own statistics: layer, RMS, group and instance normalization ─────────────────────────
+  /// y = x̂·γ + β, and each row's shift, remainder and variance in `statistics[3·rows]`: x̂ = (x − shift − remainder)/√(variance + ε).
+  /// Where the groups are not centered, the first two are 0 and the third is the mean square. The map alone reads `statistics`.
+  void (*group_normalize)(steppe_group_pass pass, const steppe_groups *groups, const void *x, void *y, const void *gamma,
+                          const void *beta, double *statistics);
+  /// dx = rstd·(g − mean(g) − x̂·mean(g·x̂)) with g = γ·dy, without mean(g) where the groups are not centered; d_gamma[c] += Σdy·x̂ and
+  /// d_beta[c] += Σdy over all rows that hold channel c, and each row's Σg and Σg·x̂ in `totals[2·rows]`, which the map alone reads. `dx`
+  /// may be NULL.
+  void (*group_gradient)(steppe_group_pass pass, const steppe_groups *groups, const void *x, const void *dy, void *_Nullable dx,
+                         const void *gamma, const double *statistics, double *totals, double *d_gamma, double *d_beta);
 
   // ── optimizers: parameters p and gradients g with their state, one pass ─────────────────────────────────────────────────────
   /// g′ = s·g + λp; v = μv + (1 − dampening)g′ (v = g′ at the first); p −= η·v, or η·(g′ + μv) for Nesterov. `velocity` is NULL

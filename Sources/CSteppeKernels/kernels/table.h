@@ -9,6 +9,7 @@
 #include "softmax.h"
 #include "normalization.h"
 #include "channels.h"
+#include "groups.h"
 #include "optimizer.h"
 #include "features.h"
 
@@ -68,6 +69,8 @@ const steppe_kernel_table K(steppe_table) = {
     .channel_gradients = K(channel_gradients),
     .channel_slopes = K(channel_slopes),
     .blend_doubles = K(blend_doubles),
+    .group_normalize = K(group_normalize),
+    .group_gradient = K(group_gradient),
     .sgd = K(sgd),
     .adagrad = K(adagrad),
     .rmsprop = K(rmsprop),

@@ -13,6 +13,14 @@ Each torch-<optimizer>-<type>.safetensors is one training step of Sequential(Lin
 torch-convolutions.safetensors holds one Conv2d for each entry of CONVOLUTIONS, in float and double: <type>.<case>.
   input, output, weight, bias, and the gradients gradient.input, gradient.weight, gradient.bias for gradient.output
 torch-convolution-state.safetensors is the state of Sequential(Conv2d(3, 4, 3, padding=1), BatchNorm2d(4)).
+torch-norms-<type>.safetensors is one pass through each of a few normalizations, under its name and a dot:
+  before.<name>            the state before
+  input, upstream          the batch and the output's gradient
+  training                 the output in train mode
+  gradient.<name>          the parameters' gradients, and gradient.input
+  after.<name>, evaluation the state and the output in eval mode after that
+torch-norms-state.safetensors is the state of a Sequential of normalizations, whose input and output in eval mode are sequential.input and
+sequential.evaluation in torch-norms-float.safetensors.
 """
 
 import copy
@@ -73,6 +81,62 @@ def case(name, dtype, type_name):
         save_file(before, "torch-state.safetensors")
 
 
+def norm_cases():
+    """Layers by name, each with its input's shape; their parameters are drawn."""
+    return {
+        "layer": (torch.nn.LayerNorm([5, 7]), (3, 2, 5, 7)),
+        "layer-without-bias": (torch.nn.LayerNorm(11, eps=1e-3, bias=False), (4, 11)),
+        "rms": (torch.nn.RMSNorm([9]), (3, 4, 9)),
+        "group": (torch.nn.GroupNorm(4, 8), (3, 8, 5, 4)),
+        "group-of-all": (torch.nn.GroupNorm(1, 6, eps=1e-3), (2, 6, 9)),
+        "instance": (torch.nn.InstanceNorm2d(8), (3, 8, 5, 4)),
+        "instance-tracking": (torch.nn.InstanceNorm2d(6, affine=True, track_running_stats=True, momentum=0.3), (3, 6, 5, 4)),
+    }
+
+
+def randomize(model):
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.uniform_(0.5, 1.5) if name.endswith(("weight", "var")) else tensor.uniform_(-1, 1)
+
+
+def norms(dtype, type_name):
+    torch.manual_seed(11)
+    result = {}
+    for name, (layer, shape) in norm_cases().items():
+        layer = layer.to(dtype)
+        randomize(layer)
+        x = (torch.randn(shape, dtype=dtype) * 2 + 3).requires_grad_()
+        upstream = torch.randn(shape, dtype=dtype)
+        case = {"input": x.detach().clone(), "upstream": upstream}
+        case |= {f"before.{key}": value.clone() for key, value in layer.state_dict().items()}
+        y = layer(x)
+        y.backward(upstream)
+        case |= {"training": y.detach(), "gradient.input": x.grad}
+        case |= {f"gradient.{key}": value.grad for key, value in layer.named_parameters()}
+        case |= {f"after.{key}": value.clone() for key, value in layer.state_dict().items()}
+        case["evaluation"] = layer.eval()(x).detach()
+        result |= {f"{name}.{key}": value.contiguous() for key, value in case.items()}
+    if type_name == "float":
+        result |= sequential_norms()
+    save_file(result, f"torch-norms-{type_name}.safetensors")
+
+
+def sequential_norms():
+    torch.manual_seed(13)
+    model = torch.nn.Sequential(
+        torch.nn.GroupNorm(4, 8), torch.nn.InstanceNorm2d(8), torch.nn.LayerNorm([5, 4]), torch.nn.RMSNorm([4]),
+        torch.nn.InstanceNorm2d(8, affine=True, track_running_stats=True), torch.nn.LayerNorm([8, 5, 4], bias=False),
+    )
+    randomize(model)
+    x = torch.randn(2, 8, 5, 4)
+    save_file(model.state_dict(), "torch-norms-state.safetensors")
+    return {"sequential.input": x, "sequential.evaluation": model.eval()(x).detach()}
+
+
+for dtype, type_name in [(torch.float32, "float"), (torch.float64, "double")]:
+    norms(dtype, type_name)
 for name in ["sgd", "adamw"]:
     case(name, torch.float32, "float")
     case(name, torch.float64, "double")

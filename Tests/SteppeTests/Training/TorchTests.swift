@@ -7,7 +7,7 @@ import Steppe
 extension TrainingTests {
   /// Our layers, optimizers and files against PyTorch's; Golden/make_golden.py writes what is read here.
   @Suite struct TorchTests {
-    private func golden(_ name: String) throws -> SafetensorsFile {
+    func golden(_ name: String) throws -> SafetensorsFile {
       let path = try #require(
         Bundle.module.path(forResource: name, ofType: "safetensors", inDirectory: "Golden"))
       return try SafetensorsFile(path)
@@ -23,7 +23,7 @@ extension TrainingTests {
     }
 
     /// Expects values within `units` of the type's epsilon, at the size of the tensor's greatest element.
-    private func expect<Scalar: TensorScalar>(
+    func expect<Scalar: TensorScalar>(
       _ actual: Tensor<Scalar>, _ name: String, in file: SafetensorsFile, units: Double,
       sourceLocation: SourceLocation = #_sourceLocation
     ) throws {
