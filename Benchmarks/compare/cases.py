@@ -38,6 +38,7 @@ GROUPED = ["32x64x28x28", "64x64x56x56"]
 BATCHES = [60, 64, 128, 256]
 CONVOLUTIONS = ["32x64x56x56-64", "32x128x28x28-128", "32x256x14x14-256", "32x512x7x7-512", "64x1x28x28-32"]
 PRODUCTS = ["64x784x128", "128x784x256", "256x256x256", "512x512x512", "1024x1024x1024"]
+RESNET = "resnet/training-step/20-layers/28x28/batch-64"
 ROW_PRODUCT = "1x784x512"
 
 
@@ -81,6 +82,7 @@ def all_cases():
         name = f"training-step/{network}/batch-{batch}"
         cases.append(Case(name, (Peer("PyTorch", "pytorch", name), Peer("PyTorch compiled", "pytorch", f"{name}/compiled"),
                                  Peer("JAX", "jax", name))))
+    cases.append(Case(RESNET, (Peer("PyTorch", "pytorch", RESNET), Peer("PyTorch NHWC", "pytorch", f"{RESNET}/nhwc"))))
     for rows in 1, 64:
         for network in NETWORKS:
             name = f"inference/{network}/rows-{rows}"
@@ -118,6 +120,8 @@ def all_groups():
         groups.append(Group(f"Group and instance norm {direction}, NHWC, against PyTorch", names(*channels_last_norms(direction)), False))
     groups += [
         Group("Training step", tuple(f"training-step/{n}/batch-{b}" for n, b in zip(NETWORKS, BATCHES)), True),
+        Group("Training step of a residual network, against PyTorch in the same layout", (RESNET,), False),
+        Group("Training step of a residual network, against the fastest", (RESNET,), True),
         Group("Inference, one row", tuple(f"inference/{n}/rows-1" for n in NETWORKS), True),
         Group("Inference, 64 rows", tuple(f"inference/{n}/rows-64" for n in NETWORKS), True),
         Group("Matrix products, against PyTorch", tuple(f"matmul/{shape}" for shape in PRODUCTS), False),

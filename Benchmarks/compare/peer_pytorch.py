@@ -109,6 +109,49 @@ def training_step(widths, batch, compiled):
     return Work(step)
 
 
+class Block(torch.nn.Module):
+    """Two 3×3 convolutions with batch norm beside the input or its projection."""
+
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        self.first = torch.nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.first_norm = torch.nn.BatchNorm2d(outputs)
+        self.second = torch.nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.second_norm = torch.nn.BatchNorm2d(outputs)
+        self.shortcut = torch.nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = torch.nn.Sequential(
+                torch.nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), torch.nn.BatchNorm2d(outputs))
+
+    def forward(self, x):
+        y = F.relu(self.first_norm(self.first(x)), inplace=True)
+        return F.relu(self.second_norm(self.second(y)) + self.shortcut(x), inplace=True)
+
+
+def resnet_step(layers, size, batch, layout):
+    """A residual network's training step, with the optimizer of `training_step`."""
+    parts = [torch.nn.Conv2d(1, 16, 3, padding=1, bias=False), torch.nn.BatchNorm2d(16), torch.nn.ReLU(inplace=True)]
+    channels = 16
+    for stage in range(3):
+        for block in range((layers - 2) // 6):
+            outputs = 16 << stage
+            parts.append(Block(channels, outputs, 2 if stage and not block else 1))
+            channels = outputs
+    parts += [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(channels, 10)]
+    order = torch.channels_last if layout == "nhwc" else torch.contiguous_format
+    model = torch.nn.Sequential(*parts).to(memory_format=order)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9, fused=True)
+    x, labels = torch.rand(batch, 1, *size).contiguous(memory_format=order), torch.arange(batch) % 10
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        with torch.enable_grad():
+            F.cross_entropy(model(x), labels).backward()
+        optimizer.step()
+
+    return Work(step)
+
+
 def matmul(m, k, n):
     a, b, c = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
     works = [Work(lambda: torch.mm(a, b, out=c), note="mm")]
@@ -145,6 +188,8 @@ def prepare(name):
             return row_norm(subject, direction, layout[0] if layout else "nchw", sizes(shape))
         case ["training-step", widths, batch, *compiled]:
             return training_step([int(w) for w in widths.split("-")], int(batch.removeprefix("batch-")), compiled == ["compiled"])
+        case ["resnet", "training-step", layers, size, batch, *layout]:
+            return resnet_step(int(layers.removesuffix("-layers")), sizes(size), int(batch.removeprefix("batch-")), *layout or ["nchw"])
         case ["matmul", shape]:
             return matmul(*sizes(shape))
         case ["optimizer", kind, count]:

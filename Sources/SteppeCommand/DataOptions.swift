@@ -30,21 +30,22 @@ struct DataSelection: Equatable {
       ]
   }
 
-  /// The examples to train with, each as one row of features.
+  /// The examples to train with, in the shape that their file has.
   func trainingExamples(classes: Int?) throws(FileError) -> Dataset<Float> {
     if let training { return try Self.read(training, classes: classes) }
     return try fashionMNIST(.training)
   }
 
-  /// The examples to test with, each as one row of features; nil where own files have none.
+  /// The examples to test with, likewise; nil where own files have none.
   func testExamples(classes: Int?) throws(FileError) -> Dataset<Float>? {
     if let test { return try Self.read(test, classes: classes) }
     return isOwn ? nil : try fashionMNIST(.test)
   }
 
   private func fashionMNIST(_ split: FashionMNISTSplit) throws(FileError) -> Dataset<Float> {
-    if let folder { return try .fashionMNIST(folder: folder, split: split) }
-    return try .fashionMNIST(split: split)
+    let shape = [28, 28]
+    if let folder { return try .fashionMNIST(folder: folder, split: split, featureShape: shape) }
+    return try .fashionMNIST(split: split, featureShape: shape)
   }
 
   private static func read(_ files: Files, classes: Int?) throws(FileError) -> Dataset<Float> {
@@ -54,7 +55,7 @@ struct DataSelection: Equatable {
         path: files.images, kind: .mismatch, expected: "at least one example of at least one feature",
         found: "shape \([examples.count] + examples.featureShape)")
     }
-    return examples.asRows
+    return examples
   }
 }
 

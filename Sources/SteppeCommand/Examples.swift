@@ -5,14 +5,18 @@ struct Examples {
   let training: any DataSource<Float>
   let validation: (any DataSource<Float>)?
   let test: Dataset<Float>?
+  /// The shape of one example as its file has it; the examples themselves are rows.
+  let imageShape: [Int]
   /// What features are shifted and scaled by, to be kept with the model.
   let mean: Double
   let deviation: Double
 
   /// Reads the files that `configuration` names.
   init(_ configuration: RunConfiguration) throws {
-    let all = try configuration.data.trainingExamples(classes: configuration.classes)
-    let test = try configuration.data.testExamples(classes: all.classes)
+    let stored = try configuration.data.trainingExamples(classes: configuration.classes)
+    imageShape = stored.featureShape
+    let all = stored.asRows
+    let test = try configuration.data.testExamples(classes: all.classes)?.asRows
     if let test, test.featureShape != all.featureShape {
       throw Failure(
         "\(configuration.data.test?.images ?? "test images"): expected \(all.featureShape[0]) features in each example, "

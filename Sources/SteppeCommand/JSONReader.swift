@@ -17,9 +17,15 @@ struct JSONReader {
     self.value = value
   }
 
-  private func failure(_ key: String, _ expected: String) -> FileError {
+  func failure(_ key: String, _ expected: String) -> FileError {
     let found = value == nil ? "a text that is not JSON" : value![key]?.serialized() ?? "none"
     return FileError(path: source, kind: .wrongFormat, expected: "\(expected) as '\(key)'", found: found)
+  }
+
+  /// Whether the object has the key.
+  func has(_ key: String) throws(FileError) -> Bool {
+    guard let value else { throw failure(key, "a JSON object that may have a string") }
+    return value[key] != nil
   }
 
   private func isNull(_ key: String) -> Bool { value?[key] == .null }
@@ -92,6 +98,12 @@ struct JSONReader {
       }
       numbers.append(number)
     }
+    return numbers
+  }
+
+  func integers(_ key: String, count: Int, in range: ClosedRange<Int>) throws(FileError) -> [Int] {
+    let numbers = try integers(key, in: range)
+    guard numbers.count == count else { throw failure(key, "\(count) whole numbers") }
     return numbers
   }
 

@@ -4,7 +4,10 @@ import Steppe
 
 /// What a network is made of and how its inputs are prepared: with a model file's tensors, all that evaluation and prediction need.
 struct ModelSpecification: Equatable {
+  var kind = ModelName.mlp
+  /// The features of one example.
   var inputs: Int
+  /// The hidden layers' sizes of an mlp.
   var hidden: [Int]
   var classes: Int
   var activation: ActivationName
@@ -14,12 +17,32 @@ struct ModelSpecification: Equatable {
   var deviation = 1.0
   /// The names of the classes; empty where they have none.
   var classNames: [String] = []
+  /// What networks for images are made of; an mlp needs none of it.
+  var images = ImageNetwork()
 
   /// The key of the specification in a model file's metadata.
   static let metadataKey = "steppe.model"
 
-  /// The network: for each hidden size a dense layer, a batch norm if wanted and the activation, then a dense layer of the classes.
+  /// The network, which takes rows of features.
   func model(seed: UInt64? = nil) -> Sequential<Float> {
+    switch kind {
+    case .mlp: perceptron(seed: seed)
+    case .resnet:
+      onImages(
+        .resNet(
+          depth: images.depth, channels: images.shape[0], classes: classes, width: images.width, seed: seed))
+    case .vgg:
+      onImages(.vgg(stages: images.stages, channels: images.shape[0], classes: classes, seed: seed))
+    }
+  }
+
+  private func onImages(_ network: Sequential<Float>) -> Sequential<Float> {
+    let unflatten: any Layer<Float> = Unflatten<Float>(images.shape)
+    return Sequential([unflatten] + network.layers)
+  }
+
+  /// For each hidden size a dense layer, a batch norm if wanted and the activation, then a dense layer of the classes.
+  private func perceptron(seed: UInt64?) -> Sequential<Float> {
     Sequential(seed: seed) {
       for (inputs, outputs) in zip([inputs] + hidden, hidden) {
         Dense(inputs, outputs, bias: normalization == .none)
@@ -33,9 +56,11 @@ struct ModelSpecification: Equatable {
   /// Throws where the weights alone would not fit this machine's memory, as by a number that was damaged in a file.
   func checkSize() throws(Failure) {
     let memory = Double(sysconf(Int32(_SC_PHYS_PAGES))) * Double(sysconf(Int32(_SC_PAGESIZE)))
-    let sizes = [inputs] + hidden + [classes]
+    let sizes = kind == .mlp ? [inputs] + hidden + [classes] : images.sizes + [classes]
     // In Double, where a product of large sizes does not overflow.
-    let bytes = zip(sizes, sizes.dropFirst()).reduce(0) { $0 + Double($1.0) * Double($1.1) } * 4
+    let products = zip(sizes, sizes.dropFirst()).reduce(0) { $0 + Double($1.0) * Double($1.1) }
+    // A convolution has 3 × 3 weights for each pair of channels.
+    let bytes = products * (kind == .mlp ? 4 : 36)
     guard bytes <= memory else {
       throw Failure(
         "the network \(summary): expected one whose weights fit the memory of \(fixed(memory / 0x1p30, 1)) GiB, found "
@@ -43,8 +68,14 @@ struct ModelSpecification: Equatable {
     }
   }
 
-  /// Such as `784-512-512-10, batch norm, relu`.
+  /// Such as `784-512-512-10, batch norm, relu`, or `ResNet-20 of width 16, 1×28×28 to 10 classes`.
   var summary: String {
+    let size = "of width \(images.width), \(images.shape.map(String.init).joined(separator: "×")) to \(classes) classes"
+    switch kind {
+    case .mlp: break
+    case .resnet: return "ResNet-\(images.depth) \(size)"
+    case .vgg: return "VGG \(size)"
+    }
     let sizes = ([inputs] + hidden + [classes]).map(String.init).joined(separator: "-")
     return hidden.isEmpty
       ? sizes : "\(sizes), \(normalization == .batch ? "batch norm" : "no normalization"), \(activation.rawValue)"
@@ -59,17 +90,43 @@ struct ModelSpecification: Equatable {
 extension ModelSpecification {
   /// What a model file's tensors do not tell.
   var metadata: [String: String] {
-    let json = JSONValue.object([
+    var members: [JSONValue.Member] = [
       .init("activation", .string(activation.rawValue)), .init("mean", .number(mean)),
       .init("deviation", .number(deviation)), .init("class_names", .array(classNames.map { .string($0) })),
-    ])
+    ]
+    if kind != .mlp {
+      members += [
+        .init("model", .string(kind.rawValue)), .init("image", .array(images.shape.map { .integer($0) })),
+        .init("depth", .integer(images.depth)), .init("width", .integer(images.width)),
+        .init("classes", .integer(classes)),
+      ]
+    }
+    let json = JSONValue.object(members)
     return [Self.metadataKey: json.serialized()]
   }
 
-  /// The specification of the model in `file`: its layers by its tensors' names and shapes, the rest by its metadata.
+  /// The specification of the model in `file`: an mlp's layers by its tensors' names and shapes, the rest by its metadata.
   ///
   /// - Parameter activation: That of a file without metadata, such as PyTorch's.
   init(of file: SafetensorsFile, activation: ActivationName) throws(FileError) {
+    let reader = file.metadata[Self.metadataKey].map { JSONReader(source: file.path, text: $0) }
+    if let reader, try reader.has("model") {
+      let images = try ImageNetwork(reader)
+      self.init(
+        kind: try reader.choice("model"), inputs: images.shape.reduce(1, *), hidden: [],
+        classes: try reader.integer("classes", in: RunConfiguration.sizes), activation: activation,
+        normalization: .batch, images: images)
+    } else {
+      try self.init(tensorsOf: file, activation: activation)
+    }
+    guard let reader else { return }
+    self.activation = try reader.choice("activation")
+    mean = try reader.number("mean")
+    deviation = try reader.number("deviation", in: Double.leastNormalMagnitude...Double.greatestFiniteMagnitude)
+    classNames = try reader.strings("class_names")
+  }
+
+  private init(tensorsOf file: SafetensorsFile, activation: ActivationName) throws(FileError) {
     let weights = file.names.compactMap { name -> (place: Int, shape: [Int])? in
       let parts = name.split(separator: ".")
       guard parts.count == 2, parts[1] == "weight", let place = Int(parts[0]), let shape = file.shape(of: name),
@@ -95,16 +152,62 @@ extension ModelSpecification {
       inputs: first.shape[1], hidden: weights.dropLast().map { $0.shape[0] }, classes: last.shape[0],
       activation: activation,
       normalization: file.names.contains { $0.hasSuffix(".running_mean") } ? .batch : .none)
-    guard let text = file.metadata[Self.metadataKey] else { return }
-    let reader = JSONReader(source: file.path, text: text)
-    self.activation = try reader.choice("activation")
-    mean = try reader.number("mean")
-    deviation = try reader.number("deviation", in: Double.leastNormalMagnitude...Double.greatestFiniteMagnitude)
-    classNames = try reader.strings("class_names")
+  }
+}
+
+// MARK: - Networks for images
+
+/// What a residual network or one like VGG is made of.
+struct ImageNetwork: Equatable {
+  /// `[channels, height, width]`.
+  var shape = [1, 1, 1]
+  /// A residual network's layers with weights, 6n + 2.
+  var depth = 20
+  /// The first layer's channels.
+  var width = 16
+
+  /// What a depth may be.
+  static let depths = 8...1202
+  /// What a width may be.
+  static let widths = 1...4096
+
+  /// The channels of VGG's convolutions, stage by stage.
+  var stages: [[Int]] { [1, 2, 4].map { [$0 * width, $0 * width] } }
+
+  /// The channels of a network's layers, at least as many of each as it has, which bounds its weights.
+  var sizes: [Int] { [shape[0]] + Array(repeating: 4 * width, count: depth) }
+}
+
+extension ImageNetwork {
+  init(_ reader: JSONReader) throws(FileError) {
+    shape = try reader.integers("image", count: 3, in: 1...1 << 16)
+    depth = try reader.integer("depth", in: Self.depths)
+    width = try reader.integer("width", in: Self.widths)
+    guard depth % 6 == 2 else { throw reader.failure("depth", "6n + 2") }
+  }
+
+  /// That of examples of shape `features`: `[height, width]` or `[channels, height, width]`.
+  ///
+  /// - Parameter source: Names the examples in errors.
+  init(features: [Int], depth: Int, width: Int, source: String) throws(Failure) {
+    guard features.count == 2 || features.count == 3 else {
+      throw Failure(
+        "\(source): expected images of shape [height, width] or [channels, height, width] for a network with "
+          + "convolutions, found features of shape \(features)")
+    }
+    shape = features.count == 2 ? [1] + features : features
+    (self.depth, self.width) = (depth, width)
   }
 }
 
 // MARK: - On the command line
+
+enum ModelName: String, CaseIterable, ExpressibleByArgument {
+  case mlp, resnet, vgg
+
+  /// The channels of the first layer where none are given.
+  var width: Int { self == .vgg ? 32 : 16 }
+}
 
 enum ActivationName: String, CaseIterable, ExpressibleByArgument {
   case relu, leakyReLU = "leaky-relu", gelu, silu, tanh, sigmoid

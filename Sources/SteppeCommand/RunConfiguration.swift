@@ -8,9 +8,12 @@ struct RunConfiguration: Equatable {
   var standardizes = true
   var validationFraction = 0.0
   var patience: Int?
+  var model = ModelName.mlp
   var hidden = [512, 512]
   var activation = ActivationName.relu
   var normalization = NormalizationName.batch
+  var depth = 20
+  var width = ModelName.mlp.width
   var optimizer = OptimizerName.sgd
   var learningRate = OptimizerName.sgd.learningRate
   var momentum = 0.9
@@ -94,6 +97,7 @@ extension RunConfiguration {
       .init("classes", classes.map { .integer($0) } ?? .null), .init("standardize", .bool(standardizes)),
       .init("validation_fraction", .number(validationFraction)),
       .init("patience", patience.map { .integer($0) } ?? .null),
+      .init("model", .string(model.rawValue)), .init("depth", .integer(depth)), .init("width", .integer(width)),
       .init("hidden", .array(hidden.map { .integer($0) })), .init("activation", .string(activation.rawValue)),
       .init("normalization", .string(normalization.rawValue)), .init("optimizer", .string(optimizer.rawValue)),
       .init("learning_rate", .number(learningRate)), .init("momentum", .number(momentum)),
@@ -116,6 +120,9 @@ extension RunConfiguration {
     standardizes = try reader.boolean("standardize")
     validationFraction = try reader.number("validation_fraction", in: 0...1)
     patience = try reader.optionalInteger("patience", in: Self.counts)
+    model = try reader.choice("model")
+    depth = try reader.integer("depth", in: ImageNetwork.depths)
+    width = try reader.integer("width", in: ImageNetwork.widths)
     hidden = try reader.integers("hidden", in: Self.sizes)
     activation = try reader.choice("activation")
     normalization = try reader.choice("normalization")

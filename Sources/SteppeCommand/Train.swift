@@ -23,6 +23,7 @@ struct Train: ParsableCommand {
       Examples:
         steppe train --output run
         steppe train --hidden 256 --optimizer adamw --epochs 5 --output small
+        steppe train --model resnet --epochs 10 --output resnet
         steppe train --train-images x.npy --train-labels y.npy --output own
         steppe train --output run --resume
       """)
@@ -69,10 +70,16 @@ struct Train: ParsableCommand {
     if threads.threads == nil { Parallel.threadCount = configuration.threads }
 
     let examples = try Examples(configuration)
-    let specification = ModelSpecification(
-      inputs: examples.training.featureShape[0], hidden: configuration.hidden, classes: examples.training.classes,
-      activation: configuration.activation, normalization: configuration.normalization, mean: examples.mean,
-      deviation: examples.deviation, classNames: configuration.data.classNames)
+    var specification = ModelSpecification(
+      kind: configuration.model, inputs: examples.training.featureShape[0], hidden: configuration.hidden,
+      classes: examples.training.classes, activation: configuration.activation,
+      normalization: configuration.normalization, mean: examples.mean, deviation: examples.deviation,
+      classNames: configuration.data.classNames)
+    if configuration.model != .mlp {
+      specification.images = try ImageNetwork(
+        features: examples.imageShape, depth: configuration.depth, width: configuration.width,
+        source: configuration.data.training?.images ?? "training images")
+    }
     try specification.checkSize()
     if !resume {
       // Only now that all input has been found good does the old run go.
@@ -104,7 +111,7 @@ struct Train: ParsableCommand {
   private func configuration(from base: RunConfiguration) throws -> RunConfiguration {
     var configuration = base
     try ownData.apply(data, to: &configuration)
-    network.apply(to: &configuration)
+    try network.apply(to: &configuration)
     try recipe.apply(to: &configuration)
     if let count = threads.threads { configuration.threads = count }
     return configuration

@@ -58,14 +58,50 @@ struct OwnTrainingData: ParsableArguments {
 }
 
 struct NetworkOptions: ParsableArguments {
-  @Option(help: ArgumentHelp("The sizes of the hidden layers, or 'none'. (default: 512,512)", valueName: "sizes"))
+  @Option(help: "Dense layers, a residual network for images, or one like VGG. (default: mlp)") var model: ModelName?
+
+  @Option(help: ArgumentHelp("The sizes of an mlp's hidden layers, or 'none'. (default: 512,512)", valueName: "sizes"))
   var hidden: HiddenSizes?
 
-  @Option(help: "What follows each hidden layer. (default: relu)") var activation: ActivationName?
+  @Option(help: "What follows each hidden layer of an mlp. (default: relu)") var activation: ActivationName?
 
-  @Option(help: "What normalizes each hidden layer. (default: batch)") var normalization: NormalizationName?
+  @Option(help: "What normalizes each hidden layer of an mlp. (default: batch)") var normalization: NormalizationName?
 
-  func apply(to configuration: inout RunConfiguration) {
+  @Option(
+    help: ArgumentHelp(
+      "The layers with weights of a resnet: 8, 14, 20, 26, … (default: 20)", valueName: "count"))
+  var depth: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "The channels of the first layer of a resnet or vgg. (default: resnet 16, vgg 32)", valueName: "count"))
+  var width: Int?
+
+  func validate() throws {
+    if let depth, !ImageNetwork.depths.contains(depth) || depth % 6 != 2 {
+      throw ValidationError(
+        "--depth: expected one of 8, 14, 20, 26, … \(ImageNetwork.depths.upperBound), found \(depth)")
+    }
+    if let width { try check("--width", width, ImageNetwork.widths) }
+  }
+
+  func apply(to configuration: inout RunConfiguration) throws {
+    if let model, model != configuration.model {
+      configuration.model = model
+      configuration.width = model.width
+    }
+    let chosen = configuration.model
+    let given: [(name: String, isGiven: Bool, models: [ModelName])] = [
+      ("hidden", hidden != nil, [.mlp]), ("activation", activation != nil, [.mlp]),
+      ("normalization", normalization != nil, [.mlp]), ("depth", depth != nil, [.resnet]),
+      ("width", width != nil, [.resnet, .vgg]),
+    ]
+    for option in given where option.isGiven && !option.models.contains(chosen) {
+      let models = option.models.map(\.rawValue).joined(separator: " or ")
+      throw ValidationError("--\(option.name): expected --model \(models) beside it, found \(chosen.rawValue)")
+    }
+    if let depth { configuration.depth = depth }
+    if let width { configuration.width = width }
     if let hidden { configuration.hidden = hidden.sizes }
     if let activation { configuration.activation = activation }
     if let normalization { configuration.normalization = normalization }
@@ -146,7 +182,9 @@ struct RecipeOptions: ParsableArguments {
     if let epochs { configuration.epochs = epochs }
     if let patience { configuration.patience = patience }
     if let seed { configuration.seed = seed }
-    if configuration.batchSize == 1, configuration.normalization == .batch, !configuration.hidden.isEmpty {
+    if configuration.batchSize == 1, configuration.model == .mlp, configuration.normalization == .batch,
+      !configuration.hidden.isEmpty
+    {
       throw ValidationError(
         "--batch-size: expected at least 2 with --normalization batch, for a batch of one has no variance; found 1")
     }

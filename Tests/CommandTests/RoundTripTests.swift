@@ -55,6 +55,36 @@ import Testing
     #expect(try NPY.read(folder.path("p.npy"), as: Float.self).shape == [100, 4])
   }
 
+  /// Networks for images train, and their files tell what they are.
+  @Test(arguments: [["resnet", "--depth", "8", "--width", "4"], ["vgg", "--width", "4"]])
+  func networksForImages(_ model: [String]) throws {
+    let folder = try Folder.withData()
+    let options = ["--model"] + model + ["--epochs", "6", "--batch-size", "16", "--output", "run"]
+    let training = try Command(["train"] + Folder.dataArguments + options, in: folder).outcome()
+    #expect(training.code == 0, "\(training.errors)")
+    #expect(training.errors.contains("1×8×8 to 4 classes"), "\(training.errors)")
+    let accuracy = try #require(try folder.metrics("run").last?["test_accuracy"] as? Double)
+    #expect(accuracy > 0.9)
+    let evaluation = try folder.run(
+      "evaluate", "run/model.safetensors", "--test-images", "test-images.idx", "--test-labels", "test-labels.idx")
+    #expect(evaluation.code == 0, "\(evaluation.errors)")
+    #expect(evaluation.output.contains(String(format: "accuracy  %.2f %%", 100 * accuracy)), "\(evaluation.output)")
+    let prediction = try folder.run(
+      "predict", "run/model.safetensors", "--input", "test-images.idx", "--output", "classes.npy")
+    #expect(prediction.code == 0, "\(prediction.errors)")
+    let labels = StripedImages(count: 100, seed: 2).labels
+    let classes = try NPY.readIntegers(folder.path("classes.npy")).values
+    #expect(Double(zip(classes, labels).count { $0 == $1 }) == (100 * accuracy).rounded())
+
+    // Rows of features have no height and width.
+    try NPY.write(Tensor<Float>.ones(shape: [400, 64]), to: folder.path("rows.npy"))
+    let rows = try Command(
+      ["train", "--train-images", "rows.npy", "--train-labels", "train-labels.idx", "--model"] + model, in: folder
+    ).outcome()
+    #expect(rows.code == 1)
+    #expect(rows.errors.contains("rows.npy: expected images of shape [height, width]"), "\(rows.errors)")
+  }
+
   /// Bytes in IDX, and the same numbers over 255 as floats in NPY, are one data set.
   @Test func takesNPYAsWell() throws {
     let folder = try Folder.withData()

@@ -38,8 +38,8 @@ public struct BenchmarkCase: Sendable {
 
 /// Every case, in the table's order.
 public let allCases: [BenchmarkCase] =
-  normalizationCases + convolutionCases + trainingCases + inferenceCases + linearAlgebraCases + optimizerCases
-  + reductionCases + elementwiseCases
+  normalizationCases + convolutionCases + trainingCases + imageTrainingCases + inferenceCases + linearAlgebraCases
+  + optimizerCases + reductionCases + elementwiseCases
 
 /// Takes a result, so that computing it is not left out.
 @inline(never)

@@ -111,7 +111,6 @@ typedef struct steppe_patch_run {
   size_t to, length;
 } steppe_patch_run;
 
-
 /// What a group kernel does: all, the sums over the rows alone, or the map that takes those from its caller. Between the two the sums of
 /// the parts of a row can be added up.
 typedef enum steppe_group_pass { STEPPE_GROUP_ALL, STEPPE_GROUP_SUMS, STEPPE_GROUP_MAP } steppe_group_pass;
@@ -128,6 +127,16 @@ typedef struct steppe_groups {
   /// Whether results bypass the cache.
   bool stream;
 } steppe_groups;
+
+/// How the windows of a pooling lie over images: an image is [height, width] positions of `channels` values, `ld` apart (a plane of
+/// channels-first data has one channel), and one image follows another. The output [out_height, out_width] takes one position for each
+/// window, as far apart. Output o's window holds the positions o·stride − pad + place·dilation of each axis.
+typedef struct steppe_windows {
+  size_t height, width, channels, ld, out_height, out_width;
+  size_t kernel_height, kernel_width, stride_height, stride_width, dilation_height, dilation_width;
+  size_t pad_height, pad_width;
+  bool counts_padding;  ///< whether a mean divides by the places in the padding too; a mean's dilation is 1
+} steppe_windows;
 
 /// One instruction set's kernels for one scalar type.
 typedef struct steppe_kernel_table {
@@ -282,6 +291,18 @@ typedef struct steppe_kernel_table {
   /// may be NULL.
   void (*group_gradient)(steppe_group_pass pass, const steppe_groups *groups, const void *x, const void *dy, void *_Nullable dx,
                          const void *gamma, const double *statistics, double *totals, double *d_gamma, double *d_beta);
+
+  // ── pooling ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+  /// y = each window's greatest value, NaN where any is NaN, −∞ where it holds no position. `places` takes the first greatest's place
+  /// (of several NaN the last's), counted by the kernel's rows, as a scalar: kernels of at most 2²⁴ places.
+  void (*max_pool)(const steppe_windows *windows, const void *x, void *y, void *_Nullable places, size_t images);
+  /// dx = for each position the sum of dy over the windows whose greatest value it is
+  void (*max_pool_backward)(const steppe_windows *windows, const void *places, const void *dy, void *dx, size_t images);
+  /// y = each window's mean
+  void (*average_pool)(const steppe_windows *windows, const void *x, void *y, size_t images);
+  void (*average_pool_backward)(const steppe_windows *windows, const void *dy, void *dx, size_t images);
+  /// y[r, k, c] = scale · x[r, c] for the `repeats` k; `width` is c's range
+  void (*repeat_scaled)(const void *x, double scale, void *y, size_t rows, size_t repeats, size_t width);
 
   // ── optimizers: parameters p and gradients g with their state, one pass ─────────────────────────────────────────────────────
   /// g′ = s·g + λp; v = μv + (1 − dampening)g′ (v = g′ at the first); p −= η·v, or η·(g′ + μv) for Nesterov. `velocity` is NULL

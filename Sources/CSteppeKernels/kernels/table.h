@@ -12,6 +12,7 @@
 #include "groups.h"
 #include "optimizer.h"
 #include "features.h"
+#include "pooling.h"
 
 #define STEPPE_STRING(x) #x
 #define STEPPE_STRING_(x) STEPPE_STRING(x)
@@ -71,6 +72,11 @@ const steppe_kernel_table K(steppe_table) = {
     .blend_doubles = K(blend_doubles),
     .group_normalize = K(group_normalize),
     .group_gradient = K(group_gradient),
+    .max_pool = K(max_pool),
+    .max_pool_backward = K(max_pool_backward),
+    .average_pool = K(average_pool),
+    .average_pool_backward = K(average_pool_backward),
+    .repeat_scaled = K(repeat_scaled),
     .sgd = K(sgd),
     .adagrad = K(adagrad),
     .rmsprop = K(rmsprop),

@@ -16,8 +16,8 @@ public indirect enum InferenceStep<Scalar: TensorScalar>: Sendable {
   case activation(Activation)
   /// `[N, …]` to `[N, the rest]`.
   case flatten
-  /// x plus the steps' result.
-  case residual([InferenceStep])
+  /// f(s + b), b the branch's result and s that of the shortcut, x where it has no steps.
+  case residual([InferenceStep], shortcut: [InferenceStep] = [], activation: Activation = .identity)
   /// What no other case expresses.
   case function(@Sendable (Tensor<Scalar>) -> Tensor<Scalar>)
 }
@@ -62,12 +62,12 @@ public struct FoldedModel<Scalar: TensorScalar>: Sendable {
     switch step {
     case .dense(_, let unfolded) where x.rank > 2 && !unfolded.isEmpty: return run(unfolded, x)
     case .dense(let dense, _): return dense(x)
-    case .residual(let branch):
-      let change = run(branch, x)
+    case .residual(let branch, let shortcut, let activation):
+      let (change, base) = (run(branch, x), run(shortcut, x))
       require(
-        change.shape == x.shape,
-        "FoldedModel: expected a branch that keeps the shape \(x.shape), got one that makes it \(change.shape)")
-      return x + change
+        change.shape == base.shape,
+        "FoldedModel: expected a branch whose output has the shape \(base.shape), got one of shape \(change.shape)")
+      return activatedSum(base, change, activation)
     case .other(let step): return run(step, x)
     }
   }
@@ -104,7 +104,9 @@ public struct FoldedModel<Scalar: TensorScalar>: Sendable {
     var result: [InferenceStep<Scalar>] = []
     for step in steps {
       var step = step
-      if case .residual(let branch) = step { step = .residual(fused(branch)) }
+      if case .residual(let branch, let shortcut, let activation) = step {
+        step = .residual(fused(branch), shortcut: fused(shortcut), activation: activation)
+      }
       while let last = result.last, let joined = joined(last, step) {
         result.removeLast()
         step = joined
@@ -136,6 +138,8 @@ public struct FoldedModel<Scalar: TensorScalar>: Sendable {
     case (.normalize(let mean, let scale, let shift, let layout, .identity, let isCentred), .activation(let activation)):
       .normalize(
         mean: mean, scale: scale, shift: shift, layout: layout, activation: activation, isCentred: isCentred)
+    case (.residual(let branch, let shortcut, .identity), .activation(let activation)):
+      .residual(branch, shortcut: shortcut, activation: activation)
     case (
       .dense(let weight, let bias, .identity, _), .normalize(let mean, let scale, let shift, _, let activation, _)
     ) where mean.count == weight.shape[0]:
@@ -240,7 +244,7 @@ public struct FoldedModel<Scalar: TensorScalar>: Sendable {
 /// An inference step as it runs: weights in the kernels' layout.
 private indirect enum PreparedStep<Scalar: TensorScalar>: Sendable {
   case dense(PreparedDense<Scalar>, unfolded: [PreparedStep])
-  case residual([PreparedStep])
+  case residual([PreparedStep], shortcut: [PreparedStep], Activation)
   case other(InferenceStep<Scalar>)
 
   init(_ step: InferenceStep<Scalar>) {
@@ -248,7 +252,8 @@ private indirect enum PreparedStep<Scalar: TensorScalar>: Sendable {
     case .dense(let weight, let bias, let activation, let unfolded):
       self = .dense(
         PreparedDense(weight: weight, bias: bias, activation: activation), unfolded: unfolded.map { PreparedStep($0) })
-    case .residual(let branch): self = .residual(branch.map { PreparedStep($0) })
+    case .residual(let branch, let shortcut, let activation):
+      self = .residual(branch.map { PreparedStep($0) }, shortcut: shortcut.map { PreparedStep($0) }, activation)
     default: self = .other(step)
     }
   }

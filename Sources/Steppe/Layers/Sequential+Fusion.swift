@@ -6,7 +6,7 @@ enum SequentialUnit<Scalar: TensorScalar> {
   case normalizedDense(DenseBatchNorm<Scalar>)
   /// Batch norm, then ReLU.
   case normalizedReLU(BatchNorm<Scalar>)
-  /// x + f(x) whose f ends with a batch norm, then ReLU.
+  /// A residual block without an activation of its own whose branch ends with a batch norm, then ReLU.
   case residualReLU(Residual<Scalar>)
 
   /// The units of a list of layers, in order: at each place the longest.
@@ -31,7 +31,7 @@ enum SequentialUnit<Scalar: TensorScalar> {
     }
     if (next as? ActivationLayer<Scalar>)?.activation == .relu {
       if let norm = head as? BatchNorm<Scalar> { return (.normalizedReLU(norm), 2) }
-      if let residual = head as? Residual<Scalar>, residual.branch.layers.last is BatchNorm<Scalar> {
+      if let residual = head as? Residual<Scalar>, residual.joinsReLU {
         return (.residualReLU(residual), 2)
       }
     }
@@ -57,7 +57,7 @@ enum SequentialUnit<Scalar: TensorScalar> {
     case .layer(let layer): layer.forward(input)
     case .normalizedDense(let unit): unit.forward(input)
     case .normalizedReLU(let norm): norm.forward(input, activation: .relu)
-    case .residualReLU(let residual): residual.forwardWithReLU(input)
+    case .residualReLU(let residual): residual.forward(input, activation: .relu)
     }
   }
 
@@ -85,28 +85,5 @@ enum SequentialUnit<Scalar: TensorScalar> {
       return gradient
     }
     return (value, pullback)
-  }
-}
-
-extension Residual {
-  /// This layer and a ReLU after it, where the branch ends with a batch norm: its normalization, the sum and the ReLU in one pass.
-  func forwardWithReLU(_ input: Tensor<Scalar>) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
-    check(input, training: true)
-    guard let norm = branch.layers.last as? BatchNorm<Scalar>, norm.normalizesByBatch else {
-      return SequentialUnit.forward([.layer(self), .layer(ReLU())], input)
-    }
-    let units = SequentialUnit.plan(branch.layers.dropLast())
-    let (inner, innerPullback) = SequentialUnit.forward(units, input)
-    let (output, normPullback) = norm.forward(inner, residual: input)
-    let innerTrains = units.contains(where: \.isTrained)
-    let pullback = Pullback<Scalar>(shape: output.shape) { dy, needsInput in
-      // What ReLU gave is 0 where what it took was not above 0.
-      let gradient = Activation.relu.gradient(output, dy)
-      guard let dInner = normPullback.run(gradient, needsInput: needsInput || innerTrains),
-        let dx = innerPullback.run(dInner, needsInput: needsInput)
-      else { return nil }
-      return dx + gradient
-    }
-    return (output, pullback)
   }
 }

@@ -180,3 +180,90 @@ def convolutions():
 
 
 convolutions()
+
+
+# torch-pooling-<type>.safetensors: what poolings make of images with equal values and one NaN each, and the gradients of their inputs for
+# random gradients of their outputs: images, nan, and for each pooling <name>.output, <name>.gradient (of the output), <name>.input (the
+# gradient of the input), and <name>.nan and <name>.nan.input for the images with NaN.
+def pooling(dtype, type_name):
+    torch.manual_seed(11)
+    images = (torch.randn(2, 3, 7, 9, dtype=dtype) * 2).round()
+    broken = images.clone()
+    broken[0, 1, 3, 4] = broken[1, 2, 0, 0] = broken[1, 2, 1, 1] = torch.nan
+    result = {"images": images, "nan": broken}
+    layers = {
+        "max": torch.nn.MaxPool2d(3, stride=2, padding=1),
+        "max-dilated": torch.nn.MaxPool2d((2, 3), stride=1, dilation=2),
+        "mean": torch.nn.AvgPool2d(3, stride=2, padding=1),
+        "mean-inside": torch.nn.AvgPool2d((3, 2), stride=(1, 3), padding=1, count_include_pad=False),
+        "global": torch.nn.AdaptiveAvgPool2d(1),
+    }
+    for name, layer in layers.items():
+        x = images.clone().requires_grad_()
+        y = layer(x)
+        dy = torch.randn_like(y)
+        y.backward(dy)
+        result |= {f"{name}.output": y.detach().clone(), f"{name}.gradient": dy, f"{name}.input": x.grad.clone()}
+        x = broken.clone().requires_grad_()
+        y = layer(x)
+        y.backward(dy)
+        result |= {f"{name}.nan": y.detach().clone(), f"{name}.nan.input": x.grad.clone()}
+    save_file(result, f"torch-pooling-{type_name}.safetensors")
+
+
+pooling(torch.float32, "float")
+pooling(torch.float64, "double")
+
+
+# torch-resnet-<type>.safetensors: three training steps by SGD of a small residual network, as torch-sgd-<type>.safetensors has them.
+class Block(torch.nn.Sequential):
+    """relu(shortcut(x) + layers(x)), the layers' keys those of a Sequential and the shortcut's under its name."""
+
+    def __init__(self, inputs, outputs, stride):
+        super().__init__(
+            torch.nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False), torch.nn.BatchNorm2d(outputs),
+            torch.nn.ReLU(), torch.nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), torch.nn.BatchNorm2d(outputs),
+        )
+        self.projects = stride != 1 or inputs != outputs
+        if self.projects:
+            self.shortcut = torch.nn.Sequential(
+                torch.nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), torch.nn.BatchNorm2d(outputs))
+
+    def forward(self, x):
+        y = x
+        for layer in list(self)[:5]:
+            y = layer(y)
+        return torch.relu(y + (self.shortcut(x) if self.projects else x))
+
+
+def residual(dtype, type_name):
+    torch.manual_seed(5)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 4, 3, padding=1, bias=False), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), Block(4, 4, 1),
+        Block(4, 6, 2), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(6, 5),
+    ).to(dtype)
+    x = torch.randn(6, 2, 9, 8, dtype=dtype, requires_grad=True)
+    labels = torch.randint(0, 5, (6,))
+    result = {"input": x.detach().clone(), "labels": labels}
+    result |= {f"before.{key}": value for key, value in copy.deepcopy(model.state_dict()).items()}
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    others = [p for p in model.parameters() if p.dim() == 1]
+    step = torch.optim.SGD(
+        [{"params": decayed}, {"params": others, "weight_decay": 0.0}], lr=0.05, momentum=0.9, weight_decay=0.01)
+    for index in range(3):
+        step.zero_grad()
+        logits = model(x)
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        loss.backward()
+        if index == 0:
+            result |= {"training": logits.detach().clone(), "loss": loss.detach().clone(), "gradient.input": x.grad.clone()}
+            result |= {f"gradient.{key}": value.grad.clone() for key, value in model.named_parameters()}
+        step.step()
+    result |= {f"after.{key}": value.clone() for key, value in model.state_dict().items()}
+    model.eval()
+    result["evaluation"] = model(x).detach().clone()
+    save_file(result, f"torch-resnet-{type_name}.safetensors")
+
+
+residual(torch.float32, "float")
+residual(torch.float64, "double")

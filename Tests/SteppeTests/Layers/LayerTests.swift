@@ -12,6 +12,7 @@ import Testing
       checkGradients(layer, inputShape: [3, 7], &generator)
     }
     checkGradients(Flatten<Double>(), inputShape: [2, 3, 4], &generator)
+    checkGradients(Unflatten<Double>([3, 1, 4]), inputShape: [2, 12], &generator)
     let dropout = Dropout<Double>(0.4, seed: 9)
     let start = dropout.generator
     checkGradients(dropout, inputShape: [6, 5], &generator) { dropout.generator = start }
@@ -27,6 +28,15 @@ import Testing
       Dense(5, 2)
     }
     checkGradients(network, inputShape: [7, 3, 2], &generator)
+  }
+
+  @Test func rowsBecomeImages() throws {
+    let layer = Unflatten<Float>([2, 1, 3])
+    let x = Tensor<Float>(shape: [2, 6], scalars: (0..<12).map(Float.init))
+    #expect(layer(x) == x.reshaped([2, 2, 1, 3]) && layer.folded()(x) == layer(x))
+    layer.name = "0"
+    let error = #expect(throws: LayerError.self) { try layer.outputShape(for: [2, 7], training: false) }
+    #expect(error?.description == "Unflatten '0': expected an input of shape [N, 6], got [2, 7]")
   }
 
   @Test func denseAgainstTheReference() {

@@ -157,7 +157,7 @@ import Testing
   private func holdsNormalization<Scalar>(_ steps: [InferenceStep<Scalar>]) -> Bool {
     steps.contains {
       if case .normalize = $0 { return true }
-      if case .residual(let branch) = $0 { return holdsNormalization(branch) }
+      if case .residual(let branch, _, _) = $0 { return holdsNormalization(branch) }
       return false
     }
   }

@@ -87,6 +87,99 @@ extension TrainingTests {
       try check("torch-adamw-double", double, AdamW(double.parameters, learningRate: 0.01, weightDecay: 0.1))
     }
 
+    private func checkPooling<Scalar: TensorScalar>(_ name: String, _: Scalar.Type) throws {
+      let file = try golden(name)
+      let mean = PoolingGeometry(
+        kernel: Extent2D(rows: 3, columns: 2), stride: Extent2D(rows: 1, columns: 3),
+        padding: Extent2D(rows: 1, columns: 1))
+      let dilated = PoolingGeometry(
+        kernel: Extent2D(rows: 2, columns: 3), stride: Extent2D(rows: 1, columns: 1),
+        dilation: Extent2D(rows: 2, columns: 2))
+      let layers: [(String, any Layer<Scalar>)] = [
+        ("max", MaxPool2D(kernel: 3, stride: 2, padding: 1)), ("max-dilated", MaxPool2D(dilated)),
+        ("mean", AveragePool2D(kernel: 3, stride: 2, padding: 1)),
+        ("mean-inside", AveragePool2D(mean, countsPadding: false)), ("global", GlobalAveragePool()),
+      ]
+      for (label, layer) in layers {
+        for (input, suffix, slope) in [("images", ".output", ".input"), ("nan", ".nan", ".nan.input")] {
+          let (output, pullback) = layer.forward(try file.tensor(named: input))
+          let expected: Tensor<Scalar> = try file.tensor(named: label + suffix)
+          let dy: Tensor<Scalar> = try file.tensor(named: label + ".gradient")
+          let error = worstError(
+            output.scalars, expected.scalars.map { Double($0) }, magnitude: Array(repeating: 1, count: expected.count))
+          #expect(error.ulps <= 4, "\(name): \(label)\(suffix): \(error)")
+          try expect(pullback(dy.reshaped(output.shape)), label + slope, in: file, units: 4)
+        }
+      }
+    }
+
+    @Test func poolings() throws {
+      try checkPooling("torch-pooling-float", Float.self)
+      try checkPooling("torch-pooling-double", Double.self)
+    }
+
+    /// A residual network in training, with a projection and without: values, gradients and what three steps make of it.
+    private func checkResidual<Scalar: TensorScalar>(_ name: String, _: Scalar.Type) throws {
+      func block(_ inputs: Int, _ outputs: Int, stride: Int) -> [any Layer<Scalar>] {
+        [
+          Conv2D<Scalar>(inputs, outputs, kernel: 3, stride: stride, padding: 1, bias: false),
+          BatchNorm<Scalar>(outputs), ReLU<Scalar>(),
+          Conv2D<Scalar>(outputs, outputs, kernel: 3, padding: 1, bias: false), BatchNorm<Scalar>(outputs),
+        ]
+      }
+      let model = Sequential<Scalar>(seed: 1) {
+        Conv2D(2, 4, kernel: 3, padding: 1, bias: false)
+        BatchNorm(4)
+        ReLU()
+        Residual(activation: .relu) { block(4, 4, stride: 1) }
+        Residual(activation: .relu) {
+          block(4, 6, stride: 2)
+        } shortcut: {
+          Conv2D(4, 6, kernel: 1, stride: 2, bias: false)
+          BatchNorm(6)
+        }
+        GlobalAveragePool()
+        Flatten()
+        Dense(6, 5)
+      }
+      let optimizer = SGD(model.parameters, learningRate: 0.05, momentum: 0.9, weightDecay: 0.01)
+      let file = try golden(name)
+      let before = try CheckpointValues(file, model.state, prefix: "before.", where: { $0.hasPrefix("before.") })
+      #expect(before.differences.isEmpty, "\(before.differences)")
+      before.apply()
+      let input: Tensor<Scalar> = try file.tensor(named: "input")
+      let labels = try file.integers(named: "labels")
+      for step in 0..<3 {
+        let (logits, pullback) = model.forward(input)
+        let (loss, gradient) = softmaxCrossEntropy(logits, labels)
+        let dx = pullback(gradient)
+        if step == 0 {
+          try expect(logits, "training", in: file, units: 16)
+          try expect(Tensor(loss), "loss", in: file, units: 8)
+          try expect(dx, "gradient.input", in: file, units: 64)
+          for parameter in model.parameters {
+            let key = parameter.name.replacingOccurrences(of: "gamma", with: "weight")
+              .replacingOccurrences(of: "beta", with: "bias")
+            try expect(parameter.gradient, "gradient." + key, in: file, units: 64)
+          }
+        }
+        optimizer.step()
+      }
+      for entry in model.state {
+        switch entry.get() {
+        case .tensor(let value): try expect(value, "after." + entry.key, in: file, units: 128)
+        case .integer(let value): #expect(try file.integers(named: "after." + entry.key) == [value])
+        }
+      }
+      try expect(model(input), "evaluation", in: file, units: 128)
+      try expect(model.folded()(input), "evaluation", in: file, units: 128)
+    }
+
+    @Test func residualNetworks() throws {
+      try checkResidual("torch-resnet-float", Float.self)
+      try checkResidual("torch-resnet-double", Double.self)
+    }
+
     @Test func readsAndWritesPyTorchsFiles() throws {
       let folder = TemporaryFolder()
       let file = try golden("torch-state")
