@@ -675,6 +675,76 @@ static void check_reductions(size_t rows, size_t columns, size_t gap, unsigned w
   expect("reduce", 99, table->reduce(STEPPE_REDUCE_MAXIMUM, x, count), NAN, 0);
 }
 
+// ── rows of weights ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+static void check_weights(size_t rows, size_t columns, size_t gap, unsigned where) {
+  const size_t ld = columns + gap, count = (rows - 1) * ld + columns;
+  const void *x = random_at(0, count, where, 0, 1), *y = random_at(1, count, where, 0, 1);
+  static double a[512], b[512], dots[512];
+  for (size_t r = 0; r < rows; r++) a[r] = rounded(centered()), b[r] = rounded(centered());
+  for (int shared = 0; shared < 2; shared++) {
+    const size_t ldy = shared ? 0 : ld;
+    table->dot_rows(x, (ptrdiff_t)ld, y, (ptrdiff_t)ldy, rows, columns, dots);
+    for (size_t r = 0; r < rows; r++) {
+      double wanted = 0, size = 0;
+      for (size_t c = 0; c < columns; c++) {
+        const double term = get(x, r * ld + c) * get(y, r * ldy + c);
+        wanted += term, size += fabs(term);
+      }
+      expect("dot_rows", r, dots[r], wanted, 2e-14 * size);
+    }
+    for (int variant = 0; variant < 4; variant++) {
+      const bool both = variant & 1, adding = variant & 2;
+      void *z = random_at(2, count, where, 0, 1);
+      void *before = random_at(3, count, 0, 0, 1);
+      for (size_t i = 0; i < count; i++) set(before, i, get(z, i));
+      table->combine_rows(x, (ptrdiff_t)ld, a, both ? y : NULL, (ptrdiff_t)ldy, both ? b : NULL, z, (ptrdiff_t)ld, rows, columns,
+                          adding);
+      for (size_t i = 0; i < count; i++) {
+        const size_t r = i / ld, c = i % ld;
+        const double first = a[r] * get(x, i), second = both && c < columns ? b[r] * get(y, r * ldy + c) : 0;
+        const double third = adding ? get(before, i) : 0;
+        const double size = fabs(first) + fabs(second) + fabs(third);
+        expect("combine_rows", i, get(z, i), c < columns ? first + second + third : get(before, i), 4 * epsilon * size);
+      }
+    }
+  }
+}
+
+// ── norms other than the deviation ────────────────────────────────────────────────────────────────────────────────────────────
+
+static void check_norms(size_t rows, size_t columns, size_t gap, unsigned where) {
+  const size_t ld = columns + gap, count = (rows - 1) * ld + columns;
+  const void *x = random_at(0, count, where, 3, 1), *dy = random_at(1, count, where, 0, 1);
+  const void *shift = random_at(3, columns, where, 3, 0.1), *rest = random_at(4, columns, 0, 0, 1e-7);
+  void *greatest = place(5, columns, where), *dx = place(2, count, where);
+  for (size_t c = 0; c < columns; c++) set(greatest, c, 0);
+  table->column_greatest(x, (ptrdiff_t)ld, rows, columns, shift, rest, greatest);
+  const void *k = random_at(6, columns, where, 0, 1);
+  for (int kind = STEPPE_NORM_ABSOLUTE; kind <= STEPPE_NORM_GREATEST; kind++) {
+    for (size_t c = 0; c < columns; c++) sums[c] = 1, others[c] = -2;
+    table->column_norm_sums((steppe_norm)kind, x, (ptrdiff_t)ld, rows, columns, shift, rest, greatest, sums, others);
+    table->column_norm_gradient((steppe_norm)kind, x, (ptrdiff_t)ld, dy, (ptrdiff_t)ld, dx, (ptrdiff_t)ld, rows, columns, shift,
+                                rest, greatest, k, rest, k);
+    for (size_t c = 0; c < columns; c++) {
+      double first = 1, second = -2, size = 1, most = 0;
+      for (size_t r = 0; r < rows; r++) {
+        const double u = rounded(rounded(get(x, r * ld + c) - get(shift, c)) - get(rest, c)), sign = u > 0 ? 1 : u < 0 ? -1 : 0;
+        const bool counts = kind == STEPPE_NORM_ABSOLUTE || fabs(u) == get(greatest, c);
+        first += kind == STEPPE_NORM_ABSOLUTE ? fabs(u) : counts;
+        second += counts ? sign : 0;
+        size += fabs(u);
+        most = fmax(most, fabs(u));
+        const double wanted = get(k, c) * get(dy, r * ld + c) + (counts ? sign : 0) * get(rest, c) + get(k, c);
+        expect("column_norm_gradient", r * ld + c, get(dx, r * ld + c), wanted, 6 * epsilon * (fabs(get(k, c)) * 8 + 1));
+      }
+      expect("column_greatest", c, get(greatest, c), most, 0);
+      expect("column_norm_sums", c, sums[c], first, (scalar_bytes == 4 ? 1e-6 : 1e-14) * size);
+      expect("column_norm_sums signs", c, others[c], second, 0);
+    }
+  }
+}
+
 // ── matrices: transposition, bias, softmax and its losses ─────────────────────────────────────────────────────────────────────
 
 static void check_matrices(size_t rows, size_t columns, size_t gap, unsigned where) {
@@ -1270,6 +1340,8 @@ static void check_table(const steppe_kernel_table *t) {
       snprintf(shape, sizeof shape, "%zu x %zu, gap %zu, start %u", rows[j], columns[i], gap, where);
       check_reductions(rows[j], columns[i], gap, where);
       check_matrices(rows[j], columns[i], gap, where);
+      check_weights(rows[j], columns[i], gap, where);
+      check_norms(rows[j], columns[i], gap, where);
     }
   }
 }

@@ -97,6 +97,12 @@ typedef struct steppe_product_finish {
   bool bias_by_rows;  ///< the bias has a value for each row instead: in `multiply` alone
 } steppe_product_finish;
 
+/// What a channel is divided by in the deviation's place.
+typedef enum steppe_norm : int32_t {
+  STEPPE_NORM_ABSOLUTE,  ///< ℓ₁: the mean of |x − μ|
+  STEPPE_NORM_GREATEST,  ///< ℓ∞: the greatest |x − μ|
+} steppe_norm;
+
 /// The statistics of `count` channels, each with `fold` columns of `values` values in all.
 typedef struct steppe_channels {
   size_t count, fold;
@@ -251,6 +257,18 @@ typedef struct steppe_kernel_table {
                           size_t columns, const void *shift, const void *_Nullable scale, const void *_Nullable offset,
                           const void *a, const void *b, const void *e, bool backwards, bool stream);
 
+  // Norms other than the deviation, of u = (x − shift[c]) − rest[c].
+  /// ℓ₁: first[c] += Σ_r |u|, second[c] += Σ_r sign(u). ℓ∞: the same of those u alone whose size is limit[c], and 1 for their sizes.
+  void (*column_norm_sums)(steppe_norm kind, const void *x, ptrdiff_t ldx, size_t rows, size_t columns, const void *shift,
+                           const void *rest, const void *limit, double *first, double *second);
+  /// greatest[c] takes in every |u|; NaN where any is NaN.
+  void (*column_greatest)(const void *x, ptrdiff_t ldx, size_t rows, size_t columns, const void *shift, const void *rest,
+                          void *greatest);
+  /// dx = a[c]·dy + b[c]·sign(u) + e[c], where for ℓ∞ only a u of size limit[c] has a sign.
+  void (*column_norm_gradient)(steppe_norm kind, const void *x, ptrdiff_t ldx, const void *dy, ptrdiff_t lddy, void *dx,
+                               ptrdiff_t lddx, size_t rows, size_t columns, const void *shift, const void *rest,
+                               const void *limit, const void *a, const void *b, const void *e);
+
   // ── normalization over runs: `runs` stretches of `length` contiguous values, `stride` apart, that share one channel ──────────
   void (*run_moments)(const void *x, ptrdiff_t stride, size_t runs, size_t length, double shift, double *sum, double *squares);
   void (*run_normalize)(steppe_activation kind, double parameter, const void *x, void *y, ptrdiff_t stride, size_t runs,
@@ -278,6 +296,11 @@ typedef struct steppe_kernel_table {
   /// dx = a·dy + b·(x − shift) + e
   void (*channel_slopes)(const steppe_channels *channels, const void *gamma, const double *d_gamma, const double *d_beta, void *a,
                          void *b, void *e);
+  /// Batch renormalization's r = √(σ² + ε)/deviation in 1/`r_limit` … `r_limit` and d = (μ − mean)/deviation in ±`d_limit`, with the
+  /// running `mean` and `deviation` of each channel, and γ·r and β + γ·d, by which x̂ becomes y.
+  void (*channel_renormalize)(const steppe_channels *channels, const void *gamma, const void *beta, const void *mean,
+                              const void *deviation, double r_limit, double d_limit, double *r, double *d, void *scaled_gamma,
+                              void *shifted_beta);
   /// y = factor·x + kept·y, which is not read where `kept` is 0.
   void (*blend_doubles)(const double *x, double factor, double kept, void *y, size_t count);
 
@@ -321,6 +344,13 @@ typedef struct steppe_kernel_table {
                           double *squares, void *least, void *greatest);
   /// y[r, c] = d, without gaps between the rows
   void (*feature_center)(const void *x, ptrdiff_t ldx, size_t rows, size_t columns, const double *shift, double *y);
+
+  // ── weights by rows, each the weights of one output ─────────────────────────────────────────────────────────────────────────
+  /// out[r] = ⟨x[r], y[r]⟩
+  void (*dot_rows)(const void *x, ptrdiff_t ldx, const void *y, ptrdiff_t ldy, size_t rows, size_t columns, double *out);
+  /// z[r] = a[r]·x[r] + b[r]·y[r], or where `adding` that added to z[r]; without y a[r]·x[r] alone. `ldy` is 0 for one y to all rows.
+  void (*combine_rows)(const void *x, ptrdiff_t ldx, const double *a, const void *_Nullable y, ptrdiff_t ldy,
+                       const double *_Nullable b, void *z, ptrdiff_t ldz, size_t rows, size_t columns, bool adding);
 } steppe_kernel_table;
 
 /// The instruction sets that this build holds and this machine can run, best last. Writes at most `capacity` names, returns the number.

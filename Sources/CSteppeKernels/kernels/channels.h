@@ -143,6 +143,33 @@ static void K(channel_slopes)(const steppe_channels *k, const void *gamma, const
   }
 }
 
+// v within low … high; NaN stays NaN.
+INLINE doubles K(within)(doubles v, double low, double high) {
+  const masks under = v < low, over = v > high;
+  const doubles least = (doubles){0} + low, greatest = (doubles){0} + high;
+  return (doubles)(((masks)least & under) | ((masks)greatest & over) | ((masks)v & ~(under | over)));
+}
+
+static void K(channel_renormalize)(const steppe_channels *k, const void *gamma, const void *beta, const void *mean,
+                                   const void *deviation, double r_limit, double d_limit, double *r, double *d,
+                                   void *scaled_gamma, void *shifted_beta) {
+  const scalar *factor = gamma, *addend = beta, *center = mean, *size = deviation;
+  scalar *by = scaled_gamma, *to = shifted_beta;
+  for (size_t c = 0; c < k->count; c += SLICE_LANES) {
+    const size_t left = k->count - c, count = left < SLICE_LANES ? left : SLICE_LANES;
+    const doubles old = load_as_doubles(size + c, 1, left), g = load_as_doubles(factor + c, 1, left);
+    const doubles root = __builtin_elementwise_sqrt(load_doubles(k->variance + c, left) + k->epsilon);
+    const doubles ratio = K(within)(root / old, 1 / r_limit, r_limit);
+    const doubles distance = load_doubles(k->mean + c, left) - load_as_doubles(center + c, 1, left);
+    const doubles move = K(within)(distance / old, -d_limit, d_limit);
+    store_doubles(r + c, ratio, left);
+    store_doubles(d + c, move, left);
+    const slice scaled = AS_SLICE(g * ratio), shifted = AS_SLICE(g * move + load_as_doubles(addend + c, 1, left));
+    __builtin_memcpy(by + c, &scaled, count * sizeof(scalar));
+    __builtin_memcpy(to + c, &shifted, count * sizeof(scalar));
+  }
+}
+
 static void K(blend_doubles)(const double *x, double factor, double kept, void *y, size_t count) {
   scalar *to = y;
   size_t i = 0;

@@ -8,11 +8,13 @@
 #include "convolution.h"
 #include "softmax.h"
 #include "normalization.h"
+#include "norms.h"
 #include "channels.h"
 #include "groups.h"
 #include "optimizer.h"
 #include "features.h"
 #include "pooling.h"
+#include "weights.h"
 
 #define STEPPE_STRING(x) #x
 #define STEPPE_STRING_(x) STEPPE_STRING(x)
@@ -59,6 +61,9 @@ const steppe_kernel_table K(steppe_table) = {
     .column_normalize_residual = K(column_normalize_residual),
     .column_gradient_sums = K(column_gradient_sums),
     .column_gradient = K(column_gradient),
+    .column_norm_sums = K(column_norm_sums),
+    .column_greatest = K(column_greatest),
+    .column_norm_gradient = K(column_norm_gradient),
     .run_moments = K(run_moments),
     .run_normalize = K(run_normalize),
     .run_normalize_residual = K(run_normalize_residual),
@@ -69,6 +74,7 @@ const steppe_kernel_table K(steppe_table) = {
     .channel_affine = K(channel_affine),
     .channel_gradients = K(channel_gradients),
     .channel_slopes = K(channel_slopes),
+    .channel_renormalize = K(channel_renormalize),
     .blend_doubles = K(blend_doubles),
     .group_normalize = K(group_normalize),
     .group_gradient = K(group_gradient),
@@ -83,6 +89,8 @@ const steppe_kernel_table K(steppe_table) = {
     .adam = K(adam),
     .feature_moments = K(feature_moments),
     .feature_center = K(feature_center),
+    .dot_rows = K(dot_rows),
+    .combine_rows = K(combine_rows),
 };
 
 #undef STEPPE_STRING

@@ -18,7 +18,7 @@
 /// ```
 ///
 /// Before a normalization that subtracts the mean a bias is redundant.
-public final class Conv2D<Scalar: TensorScalar>: Layer {
+public final class Conv2D<Scalar: TensorScalar>: WeightedLayer {
   /// The input's channels.
   public let inputs: Int
   /// The output's channels.
@@ -102,6 +102,15 @@ public final class Conv2D<Scalar: TensorScalar>: Layer {
     self.weight = Parameter(weight, name: "weight", decays: true)
     self.bias = bias.map { Parameter($0, name: "bias", decays: false) }
   }
+
+  private init(like layer: Conv2D, _ weight: Parameter<Scalar>) {
+    (inputs, outputs, geometry, bias) = (layer.inputs, layer.outputs, layer.geometry, layer.bias)
+    self.weight = weight
+  }
+
+  public var outputPlace: ChannelPlace { geometry.layout }
+
+  public func withWeight(_ weight: Parameter<Scalar>) -> Conv2D { Conv2D(like: self, weight) }
 
   private static func check(_ geometry: ConvolutionGeometry, inputs: Int, outputs: Int) {
     require(

@@ -2,7 +2,7 @@
 ///
 /// Input `[N, …, inputs]`, output `[N, …, outputs]`. The weight is `[outputs, inputs]`, as PyTorch's `Linear` has it. Before a
 /// normalization that subtracts the mean a bias is redundant: `Dense(784, 512, bias: false)`.
-public final class Dense<Scalar: TensorScalar>: Layer {
+public final class Dense<Scalar: TensorScalar>: WeightedLayer {
   /// The features of one input row.
   public let inputs: Int
   /// The features of one output row.
@@ -54,6 +54,16 @@ public final class Dense<Scalar: TensorScalar>: Layer {
     self.weight = Parameter(weight, name: "weight", decays: true)
     self.bias = bias.map { Parameter($0, name: "bias", decays: false) }
   }
+
+  private init(sharing weight: Parameter<Scalar>, _ bias: Parameter<Scalar>?) {
+    (outputs, inputs) = (weight.value.shape[0], weight.value.shape[1])
+    self.weight = weight
+    self.bias = bias
+  }
+
+  public var outputPlace: ChannelPlace { .channelsLast }
+
+  public func withWeight(_ weight: Parameter<Scalar>) -> Dense { Dense(sharing: weight, bias) }
 
   public var parameters: [Parameter<Scalar>] { [weight] + (bias.map { [$0] } ?? []) }
 

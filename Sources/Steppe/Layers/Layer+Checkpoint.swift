@@ -138,8 +138,13 @@ package struct CheckpointValues<Scalar: TensorScalar> {
   package init(
     _ file: SafetensorsFile, _ state: [StateEntry<Scalar>], prefix: String = "", where covers: (String) -> Bool
   ) throws(CheckpointError) {
-    for entry in state { try read(entry, named: prefix + entry.key, from: file) }
-    let known = Set(state.map { prefix + $0.key })
+    var known: Set<String> = []
+    for entry in state {
+      let names = ([entry.key] + entry.aliases).map { prefix + $0 }
+      let name = names.first { file.shape(of: $0) != nil } ?? names[0]
+      known.insert(name)
+      try read(entry, named: name, from: file)
+    }
     for name in file.names where covers(name) && !known.contains(name) {
       differences.append(.unexpected(name: name, shape: file.shape(of: name)!))
     }

@@ -31,6 +31,9 @@ public protocol Layer<Scalar>: AnyObject {
   /// gives.
   var randomGenerators: [RandomGenerator] { get set }
 
+  /// The layers that this one is made of, such as those of a ``Sequential``; none for a layer of its own.
+  var innerLayers: [any Layer<Scalar>] { get }
+
   /// The shape that `input` gives, batch axis included.
   ///
   /// - Throws: ``LayerError`` where the layer cannot take `input`, in training or in evaluation.
@@ -47,6 +50,7 @@ extension Layer {
     get { [] }
     set {}
   }
+  public var innerLayers: [any Layer<Scalar>] { [] }
   public func outputShape(for input: [Int], training: Bool) throws(LayerError) -> [Int] { input }
 
   /// An immutable, `Sendable` value that computes what this layer computes in evaluation, with every batch norm that stands beside a
@@ -54,6 +58,9 @@ extension Layer {
   ///
   /// The result equals the layer's own up to rounding. Later training does not change it.
   public func folded() -> FoldedModel<Scalar> { FoldedModel(inferenceSteps) }
+
+  /// This layer and all within it.
+  package var everyLayer: [any Layer<Scalar>] { [self] + innerLayers.flatMap { $0.everyLayer } }
 
   /// How a message names this layer, as in `BatchNorm '1'`.
   package var title: String {
@@ -113,28 +120,35 @@ public struct StateEntry<Scalar: TensorScalar> {
 
   /// PyTorch's name, such as `"1.running_mean"`.
   public let key: String
+  /// Other names under which a file may hold the entry in the place of ``key``.
+  public let aliases: [String]
   /// Reads the entry.
   public let get: () -> Value
   /// Writes the entry; the value has the kind and shape that `get` returns.
   public let set: (Value) -> Void
 
   /// An entry by its accessors.
-  public init(key: String, get: @escaping () -> Value, set: @escaping (Value) -> Void) {
+  public init(
+    key: String, aliases: [String] = [], get: @escaping () -> Value, set: @escaping (Value) -> Void
+  ) {
     self.key = key
+    self.aliases = aliases
     self.get = get
     self.set = set
   }
 
-  package init(_ key: String, _ parameter: Parameter<Scalar>) {
+  package init(_ key: String, aliases: [String] = [], _ parameter: Parameter<Scalar>) {
     self.init(
-      key: key, get: { .tensor(parameter.value) },
+      key: key, aliases: aliases, get: { .tensor(parameter.value) },
       set: { value in
         guard case .tensor(let tensor) = value else { stop("StateEntry '\(key)': expected a tensor") }
         parameter.value = tensor
       })
   }
 
-  package func prefixed(_ prefix: String) -> StateEntry { StateEntry(key: "\(prefix).\(key)", get: get, set: set) }
+  package func prefixed(_ prefix: String) -> StateEntry {
+    StateEntry(key: "\(prefix).\(key)", aliases: aliases.map { "\(prefix).\($0)" }, get: get, set: set)
+  }
 }
 
 /// A layer that cannot take an input.

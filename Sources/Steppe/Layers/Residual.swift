@@ -59,6 +59,8 @@ public final class Residual<Scalar: TensorScalar>: Layer {
     self.activation = activation
   }
 
+  public var innerLayers: [any Layer<Scalar>] { [branch] + (shortcut.map { [$0] } ?? []) }
+
   public var parameters: [Parameter<Scalar>] { branch.parameters + (shortcut?.parameters ?? []) }
 
   public var state: [StateEntry<Scalar>] {

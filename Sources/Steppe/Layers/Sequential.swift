@@ -37,6 +37,7 @@ public final class Sequential<Scalar: TensorScalar>: Layer {
     for (index, layer) in layers.enumerated() { layer.name = parameterName(name, "\(index)") }
   }
 
+  public var innerLayers: [any Layer<Scalar>] { layers }
   public var parameters: [Parameter<Scalar>] { layers.flatMap { $0.parameters } }
 
   public var state: [StateEntry<Scalar>] {

@@ -13,7 +13,7 @@
 ///
 /// **A batch with NaN or infinity** gives a non-finite output, but leaves the running averages as they were and is counted in
 /// ``skippedBatches``: one bad batch does not spoil a trained network.
-public final class BatchNorm<Scalar: TensorScalar>: Layer {
+public final class BatchNorm<Scalar: TensorScalar>: ChannelStatisticsLayer {
   /// C.
   public let channels: Int
   /// ε, added to the variance inside the square root.
@@ -26,6 +26,8 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
   public let tracksRunningStatistics: Bool
   /// Where the channel axis stands.
   public let layout: ChannelPlace
+  /// What stands in the deviation's place: ℓ₂ is the deviation itself.
+  public let norm: ChannelNorm
 
   /// γ, `[C]`, at the start 1; without weight decay.
   public let gamma: Parameter<Scalar>
@@ -35,16 +37,17 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
   public var runningMean: Tensor<Scalar> {
     didSet { checkStatistics(runningMean, "runningMean") }
   }
-  /// The running unbiased variance, `[C]`, at the start 1.
+  /// The running unbiased variance, `[C]`, at the start 1; with another norm the running square of that.
   public var runningVariance: Tensor<Scalar> {
     didSet { checkStatistics(runningVariance, "runningVariance") }
   }
   /// How many batches the running averages have seen.
   public var batchesTracked = 0
   /// How many batches were left out of the running averages because a statistic was not finite.
-  public private(set) var skippedBatches = 0
+  public internal(set) var skippedBatches = 0
   /// A frozen layer trains nothing: `forward` too uses the running averages and leaves them as they are.
   public var isFrozen = false
+  var population: ChannelPopulation?
 
   public var name = "" {
     didSet {
@@ -63,9 +66,11 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
   ///   - affine: Whether γ and β are learned.
   ///   - tracksRunningStatistics: Whether running averages are kept for evaluation.
   ///   - layout: Where the channel axis stands.
+  ///   - norm: What stands in the deviation's place. ℓ₁ and ℓ∞ serve experiments (SPEC §12): they take a pass more each way and are not
+  ///     fused with the layers around.
   public init(
     _ channels: Int, epsilon: Double = 1e-5, momentum: Double? = 0.1, affine: Bool = true,
-    tracksRunningStatistics: Bool = true, layout: ChannelPlace = .channelsFirst
+    tracksRunningStatistics: Bool = true, layout: ChannelPlace = .channelsFirst, norm: ChannelNorm = .l2
   ) {
     require(channels > 0, "BatchNorm: expected a positive number of channels, got \(channels)")
     require(epsilon >= 0, "BatchNorm: expected an epsilon of at least 0, got \(epsilon)")
@@ -76,6 +81,7 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
     self.affine = affine
     self.tracksRunningStatistics = tracksRunningStatistics
     self.layout = layout
+    self.norm = norm
     gamma = Parameter(.ones(shape: [channels]), name: "gamma", decays: false)
     beta = Parameter(.zeros(shape: [channels]), name: "beta", decays: false)
     gamma.isTrainable = affine
@@ -91,60 +97,29 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
     var entries: [StateEntry<Scalar>] = []
     if affine { entries += [StateEntry("weight", gamma), StateEntry("bias", beta)] }
     guard tracksRunningStatistics else { return entries }
-    func statistic(_ key: String, _ path: ReferenceWritableKeyPath<BatchNorm, Tensor<Scalar>>) -> StateEntry<Scalar> {
-      StateEntry(
-        key: key, get: { [self] in .tensor(self[keyPath: path]) },
-        set: { [self] in if case .tensor(let value) = $0 { self[keyPath: path] = value } })
-    }
     return entries + [
-      statistic("running_mean", \.runningMean), statistic("running_var", \.runningVariance),
-      StateEntry(
-        key: "num_batches_tracked", get: { [self] in .integer(batchesTracked) },
-        set: { [self] in if case .integer(let count) = $0 { batchesTracked = count } }),
+      StateEntry("running_mean", of: self, \.runningMean), StateEntry("running_var", of: self, \.runningVariance),
+      StateEntry("num_batches_tracked", of: self, \.batchesTracked),
     ]
   }
 
   // MARK: Shapes
 
   public func outputShape(for input: [Int], training: Bool) throws(LayerError) -> [Int] {
-    let axis = layout == .channelsFirst ? 1 : input.count - 1
-    guard input.count >= 2, input[axis] == channels else {
-      let wanted = layout == .channelsFirst ? "[N, \(channels), …spatial]" : "[N, …spatial, \(channels)]"
-      throw LayerError(layer: title, expected: "an input of shape \(wanted)", found: "\(input)")
-    }
-    if usesBatch(training: training), ChannelShape(shape: input, place: layout).valuesPerChannel < 2 {
-      throw LayerError(
-        layer: title,
-        expected: training
-          ? "more than one value per channel in training (a batch of one has no variance)"
-          : "more than one value per channel, since it tracks no running statistics",
-        found: "\(input)")
-    }
-    return input
-  }
-
-  private func usesBatch(training: Bool) -> Bool {
-    !tracksRunningStatistics || training && !isFrozen
-  }
-
-  private func checkStatistics(_ value: Tensor<Scalar>, _ what: String) {
-    require(value.shape == [channels], "\(title): expected a \(what) of shape [\(channels)], got \(value.shape)")
+    try checkedShape(input, training: training)
   }
 
   // MARK: Evaluation
 
   public func callAsFunction(_ input: Tensor<Scalar>) -> Tensor<Scalar> {
     check(input, training: false)
-    return tracksRunningStatistics
-      ? normalizedByRunning(input) : Self.normalizedByBatch(input, gamma.value, beta.value, epsilon, layout).output
+    if tracksRunningStatistics { return normalizedByRunning(input) }
+    return Self.normalizedByBatch(input, gamma.value, beta.value, epsilon, layout, norm).output
   }
 
-  private func normalizedByRunning(
-    _ input: Tensor<Scalar>, _ activation: Activation = .identity
-  ) -> Tensor<Scalar> {
+  private func normalizedByRunning(_ input: Tensor<Scalar>) -> Tensor<Scalar> {
     let (scale, shift) = runningAffine()
-    return scaledAndShifted(
-      input, mean: runningMean, scale: scale, shift: shift, layout: layout, activation: activation)
+    return scaledAndShifted(input, mean: runningMean, scale: scale, shift: shift, layout: layout)
   }
 
   /// γ·rstd̄ and β, for y = (x − μ̄)·scale + shift.
@@ -170,12 +145,24 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
     require(
       activation == .identity || activation == .relu, "\(title): expected a fused identity or ReLU, got \(activation)")
     check(input, training: true)
-    if isFrozen, tracksRunningStatistics { return forwardFrozen(input, activation) }
+    if isFrozen, tracksRunningStatistics {
+      let (scale, shift) = runningAffine()
+      return frozenForward(input, mean: runningMean, scale: scale, shift: shift, layout: layout, activation)
+    }
+    if norm != .l2, activation != .identity {
+      let (output, normPullback) = forwardByBatch(input, .identity)
+      let activated = activation(output)
+      let pullback = Pullback<Scalar>(shape: output.shape) { dy, needsInput in
+        // What ReLU gave is 0 where what it took was not above 0.
+        normPullback.run(activation.gradient(activated, dy), needsInput: needsInput)
+      }
+      return (activated, pullback)
+    }
     return forwardByBatch(input, activation)
   }
 
-  /// Whether training normalizes by the batch at hand, not by the running averages.
-  package var normalizesByBatch: Bool { usesBatch(training: true) }
+  /// Whether training normalizes by the mean and the deviation of the batch at hand: what the layers around can be fused with.
+  package var normalizesByBatch: Bool { norm == .l2 && usesBatch(training: true) }
 
   /// max(this layer's output + `residual`, 0) in one pass, where ``normalizesByBatch``, and a pullback that takes the gradient of the
   /// sum: what ReLU's own pullback returns.
@@ -195,8 +182,8 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
     _ input: Tensor<Scalar>, _ activation: Activation, residual: Tensor<Scalar>? = nil
   ) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
     let (x, gammaValue, betaValue) = (input.contiguous(), gamma.value, beta.value)
-    let (output, moments) = Self.normalizedByBatch(
-      x, gammaValue, betaValue, epsilon, layout, activation, residual: residual)
+    let (output, moments, normWork) = Self.normalizedByBatch(
+      x, gammaValue, betaValue, epsilon, layout, norm, activation, residual: residual)
     if tracksRunningStatistics, !isFrozen {
       track(moments, count: ChannelShape(shape: x.shape, place: layout).valuesPerChannel)
     }
@@ -206,10 +193,16 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
       let (dy, g, b) = (gradient.contiguous(), gammaValue.contiguous(), betaValue.contiguous())
       let dx = needsInput ? Tensor<Scalar>(uninitialized: x.shape) : nil
       let shape = ChannelShape(shape: x.shape, place: layout)
-      gatherGradients(trains: trains) { dGamma, dBeta in
+      gatherChannelGradients(gamma, beta, trains: trains) { dGamma, dBeta in
         ChannelNormalization<Scalar>(shape, tensors: 2).backward(
-          x: x.address, dy: dy.address, dx: dx?.address, gamma: g.address, beta: b.address, moments: moments,
-          epsilon: epsilon, activation: masked, dGamma: dGamma, dBeta: dBeta)
+          x: x.address, dy: dy.address, dx: normWork == nil ? dx?.address : nil, gamma: g.address, beta: b.address,
+          moments: moments, epsilon: epsilon, activation: masked, dGamma: dGamma, dBeta: dBeta,
+          adjust: { range in
+            guard let normWork, let dx else { return }
+            normWork.gradient(
+              x.address, dy.address, into: dx.address, range, gamma: g.address, moments, epsilon: epsilon,
+              dGamma: dGamma, dBeta: dBeta)
+          })
       }
       withExtendedLifetime((x, dy, g, b)) {}
       return dx
@@ -217,104 +210,57 @@ public final class BatchNorm<Scalar: TensorScalar>: Layer {
     return (output, pullback)
   }
 
-  private func forwardFrozen(
-    _ input: Tensor<Scalar>, _ activation: Activation
-  ) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
-    let scale = runningAffine().scale
-    let layout = layout
-    let zeros = Tensor<Scalar>.zeros(shape: [channels])
-    let output = normalizedByRunning(input, activation)
-    let activated = activation == .identity ? nil : output
-    let pullback = Pullback<Scalar>(shape: input.shape) { dy, needsInput in
-      guard needsInput else { return nil }
-      // What ReLU gave is 0 where what it took was not above 0.
-      let gradient = activated.map { activation.gradient($0, dy) } ?? dy
-      return scaledAndShifted(gradient, mean: zeros, scale: scale, shift: zeros, layout: layout)
-    }
-    return (output, pullback)
-  }
-
-  @_specialize(where Scalar == Float)
-  @_specialize(where Scalar == Double)
   func track(_ moments: ChannelMoments, count m: Int) {
-    guard moments.isFinite else {
-      skippedBatches += 1
-      return
-    }
-    batchesTracked += 1
+    guard counts(moments, count: m) else { return }
     let weight = momentum ?? 1 / Double(batchesTracked)
-    let unbiased = Double(m) / Double(m - 1)
-    runningMean.withUnsafeMutableBufferPointer {
-      Scalar.kernels.blend_doubles(moments.mean, weight, 1 - weight, $0.baseAddress!, channels)
-    }
-    runningVariance.withUnsafeMutableBufferPointer {
-      Scalar.kernels.blend_doubles(moments.variance, weight * unbiased, 1 - weight, $0.baseAddress!, channels)
-    }
+    let unbiased = norm == .l2 ? Double(m) / Double(m - 1) : 1
+    move(&runningMean, by: moments.mean, weight: weight)
+    move(&runningVariance, by: moments.variance, weight: weight, factor: unbiased)
   }
 
   // MARK: The kernels' work
 
   private static func normalizedByBatch(
     _ input: Tensor<Scalar>, _ gamma: Tensor<Scalar>, _ beta: Tensor<Scalar>, _ epsilon: Double,
-    _ layout: ChannelPlace, _ activation: Activation = .identity, residual: Tensor<Scalar>? = nil
-  ) -> (output: Tensor<Scalar>, moments: ChannelMoments) {
+    _ layout: ChannelPlace, _ norm: ChannelNorm, _ activation: Activation = .identity,
+    residual: Tensor<Scalar>? = nil
+  ) -> (output: Tensor<Scalar>, moments: ChannelMoments, normWork: ChannelNormWork<Scalar>?) {
     let (x, g, b, r) = (input.contiguous(), gamma.contiguous(), beta.contiguous(), residual?.contiguous())
     let output = Tensor<Scalar>(uninitialized: x.shape)
-    let work = ChannelNormalization<Scalar>(ChannelShape(shape: x.shape, place: layout))
+    let shape = ChannelShape(shape: x.shape, place: layout)
+    let (work, normWork) = (ChannelNormalization<Scalar>(shape), ChannelNormWork<Scalar>(norm, shape))
     let moments = work.forward(
       x: x.address, y: output.address, gamma: g.address, beta: b.address, epsilon: epsilon, activation: activation,
-      residual: r?.address)
+      residual: r?.address, adjust: { range, moments in normWork?.measure(x.address, range, moments) })
     withExtendedLifetime((x, g, b, r)) {}
-    return (output, moments)
+    return (output, moments, normWork)
   }
 
-  /// Adds what `body` writes to γ's and β's gradients where the layer `trains`.
-  @_specialize(where Scalar == Float)
-  @_specialize(where Scalar == Double)
-  func gatherGradients(
-    trains: Bool, _ body: (_ dGamma: UnsafeMutablePointer<Double>, _ dBeta: UnsafeMutablePointer<Double>) -> Void
-  ) {
-    let sums = Storage<Double>(count: 2 * channels)
-    body(sums.pointer, sums.pointer + channels)
-    for (parameter, values) in [(gamma, sums.pointer), (beta, sums.pointer + channels)]
-    where trains && parameter.isTrainable {
-      parameter.accumulate { memory, adding in
-        Scalar.kernels.blend_doubles(values, 1, adding ? 1 : 0, memory, channels)
-      }
-    }
-    withExtendedLifetime(sums) {}
+  func take(_ population: ChannelPopulation) {
+    runningMean = Tensor(population.mean.map { Scalar($0) })
+    runningVariance = Tensor(population.variance.map { Scalar($0) })
   }
 
   public var inferenceSteps: [InferenceStep<Scalar>] {
     let layout = layout
     guard tracksRunningStatistics else {
-      let (gamma, beta, epsilon) = (gamma.value, beta.value, epsilon)
+      let (gamma, beta, epsilon, norm) = (gamma.value, beta.value, epsilon, norm)
       return [
         .function { x in
           let axis = layout == .channelsFirst ? 1 : x.rank - 1
           require(
             x.rank >= 2 && x.shape[axis] == gamma.count && x.count >= 2 * gamma.count,
             "FoldedModel: expected \(gamma.count) channels on axis \(axis) with two values each, got \(x.shape)")
-          return Self.normalizedByBatch(x, gamma, beta, epsilon, layout).output
+          return Self.normalizedByBatch(x, gamma, beta, epsilon, layout, norm).output
         }
       ]
     }
     let (scale, shift) = runningAffine()
     return [
       .normalize(
-        mean: runningMean, scale: scale, shift: shift, layout: layout, activation: .identity, isCentred: isCentred)
+        mean: runningMean, scale: scale, shift: shift, layout: layout, activation: .identity,
+        isCentred: isCentred(runningMean, deviation: (runningVariance + Scalar(epsilon)).squareRoot()))
     ]
-  }
-
-  /// Whether no running mean is so large against its deviation that taking it out behind the next layer's product, not before it, would
-  /// cost accuracy.
-  ///
-  /// Behind, a term of the product is rounded at the size of |μ̄|·rstd̄ + |x̂| in place of |x̂|, which is about 1. Up to 8 that costs
-  /// about three bits, like what the product's own sum of many terms does; a mean of 10⁶ deviations would leave a digit of Float.
-  private var isCentred: Bool {
-    zip(runningMean.scalars, runningVariance.scalars).allSatisfy {
-      abs(Double($0)) <= 8 * (Double($1) + epsilon).squareRoot()
-    }
   }
 }
 

@@ -62,12 +62,14 @@ struct ChannelNormalization<Scalar: TensorScalar> {
 
   /// y = f(γ·x̂ + β) by the batch's own statistics, which it returns; `gamma` and `beta` have a value for each channel. With a residual
   /// y = max(γ·x̂ + β + residual, 0). `produce` writes x itself, panel by panel, each just before its statistics are taken: for a
-  /// schedule of columns.
+  /// schedule of columns. `adjust` comes between a range of channels' statistics, which it may change, and the use of their `gamma` and
+  /// `beta`, which it may write.
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
   func forward(
     x: Pointer, y: MutablePointer, gamma: Pointer, beta: Pointer, epsilon: Double, activation: Activation,
-    residual: Pointer? = nil, produce: (_ channels: Range<Int>) -> Void = { _ in }
+    residual: Pointer? = nil, produce: (_ channels: Range<Int>) -> Void = { _ in },
+    adjust: (_ channels: Range<Int>, _ moments: ChannelMoments) -> Void = { _, _ in }
   ) -> ChannelMoments {
     precondition(residual == nil || activation == .relu)
     let moments = ChannelMoments(channels: shape.channels)
@@ -76,11 +78,13 @@ struct ChannelNormalization<Scalar: TensorScalar> {
       forEachPanel(parts: parts, width: panel, unit: unit) { channels in
         produce(channels)
         columnMoments(x, channels, moments)
+        adjust(channels, moments)
         let scratch = affine(channels, moments, gamma, beta, epsilon)
         normalizeColumns(x, y, rows: 0..<shape.samples, scratch, activation, residual)
       }
     case .rows(let parts):
       rowMoments(x, parts: parts, moments)
+      adjust(0..<shape.channels, moments)
       let scratch = affine(0..<shape.channels, moments, gamma, beta, epsilon)
       Parallel.run(parts: parts) { part in
         let rows = Parallel.range(part, of: parts, count: shape.samples)
@@ -89,8 +93,10 @@ struct ChannelNormalization<Scalar: TensorScalar> {
     case .runs, .splitRuns:
       forEachChannel { channel in
         runMoments(x, channel, moments)
+        adjust(channel..<channel + 1, moments)
       } merged: {
         splitRunMoments(x, moments)
+        adjust(0..<shape.channels, moments)
       } then: { channel, samples in
         let c = affine(channel, moments, gamma, beta, epsilon)
         let start = samples.lowerBound * shape.sampleStride + channel * fold
@@ -141,14 +147,14 @@ struct ChannelNormalization<Scalar: TensorScalar> {
   ///
   /// `activation`, the identity or ReLU, is what `forward` fused: for ReLU, `dy` is the gradient behind it, and the elements that it
   /// held back, found by computing them once more, add nothing. `consume` takes dx, a thread's whole range of channels as soon as that is
-  /// done: for a schedule of columns.
+  /// done: for a schedule of columns. `adjust` may change a range of channels' dγ and dβ before dx is made of them.
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
   func backward(
     x: Pointer, dy: Pointer, dx: MutablePointer?, gamma: Pointer, beta: Pointer, moments: ChannelMoments,
     epsilon: Double,
     activation: Activation = .identity, dGamma: UnsafeMutablePointer<Double>, dBeta: UnsafeMutablePointer<Double>,
-    consume: (_ channels: Range<Int>) -> Void = { _ in }
+    consume: (_ channels: Range<Int>) -> Void = { _ in }, adjust: (_ channels: Range<Int>) -> Void = { _ in }
   ) {
     precondition(activation == .identity || activation == .relu)
     let masked = activation == .relu
@@ -175,6 +181,7 @@ struct ChannelNormalization<Scalar: TensorScalar> {
         let (forward, sums) = (forwards(channels), ColumnSums(columns: channels.count * fold))
         columnGradientSums(x, dy, rows: 0..<shape.samples, forward, sums)
         finish(channels, sums)
+        adjust(channels)
         guard let dx else { return }
         applyGradient(x, dy, dx, rows: 0..<shape.samples, forward, slopes(channels))
       } then: {
@@ -189,6 +196,7 @@ struct ChannelNormalization<Scalar: TensorScalar> {
       }
       sums.merge()
       finish(0..<shape.channels, sums)
+      adjust(0..<shape.channels)
       guard let dx else { return }
       let scratch = slopes(0..<shape.channels)
       Parallel.run(parts: parts) { part in
@@ -201,9 +209,11 @@ struct ChannelNormalization<Scalar: TensorScalar> {
       forEachChannel { channel in
         let (sum, product) = sums(channel, 0..<shape.samples)
         finishGradient(channel, sum, product, moments, epsilon, dGamma, dBeta)
+        adjust(channel..<channel + 1)
       } merged: {
         forEachSplitSum(sums) { channel, sum, product in
           finishGradient(channel, sum, product, moments, epsilon, dGamma, dBeta)
+          adjust(channel..<channel + 1)
         }
       } then: { channel, samples in
         guard let dx else { return }

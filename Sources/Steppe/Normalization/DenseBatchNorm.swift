@@ -63,7 +63,7 @@ struct DenseBatchNorm<Scalar: TensorScalar> {
       ofProduct: shape, depth: dense.inputs, scalarBytes: MemoryLayout<Scalar>.stride, tensors: 2)
     let normalization = ChannelNormalization<Scalar>(shape, tensors: 2, schedule: schedule)
     func normGradients(_ consume: (Range<Int>) -> Void) {
-      norm.gatherGradients(trains: trains) { dGamma, dBeta in
+      gatherChannelGradients(norm.gamma, norm.beta, trains: trains) { dGamma, dBeta in
         normalization.backward(
           x: z.address, dy: dy.address, dx: dz.address, gamma: gamma.address, beta: beta.address, moments: moments,
           epsilon: norm.epsilon, activation: activation, dGamma: dGamma, dBeta: dBeta, consume: consume)

@@ -267,3 +267,51 @@ def residual(dtype, type_name):
 
 residual(torch.float32, "float")
 residual(torch.float64, "double")
+
+
+# torch-weights-<type>.safetensors: layers whose weight is normalized, each case's tensors behind its name and a dot:
+#   input, output, output_gradient    one call in train mode, and the gradient that goes back
+#   before.<name>, hooks.<name>       the state before, under the names of parametrizations and of the older functions
+#   gradient.<name>, gradient.input   the gradients
+#   after.<name>                      the state after, in which a power iteration has moved u and v
+#   evaluation                        the output in eval mode after that
+def weights(dtype, type_name):
+    result = {}
+    for case, (weight, spectral, layer, shape) in {
+        "weight-dense": (True, False, lambda: torch.nn.Linear(6, 4), (5, 6)),
+        "weight-convolution": (True, False, lambda: torch.nn.Conv2d(3, 4, 3, padding=1), (2, 3, 5, 6)),
+        "spectral-dense": (False, True, lambda: torch.nn.Linear(6, 4), (5, 6)),
+        "spectral-convolution": (False, True, lambda: torch.nn.Conv2d(3, 4, 3, padding=1), (2, 3, 5, 6)),
+    }.items():
+        torch.manual_seed(11)
+        layer = layer().to(dtype)
+        p = torch.nn.utils.parametrizations
+        model = p.weight_norm(layer) if weight else p.spectral_norm(layer)
+        with torch.no_grad():
+            if weight:
+                model.parametrizations.weight.original0.uniform_(0.5, 2)
+        x = torch.randn(shape, dtype=dtype, requires_grad=True)
+        before = copy.deepcopy(model.state_dict())
+        hooks = {
+            "parametrizations.weight.original0": "weight_g",
+            "parametrizations.weight.original1": "weight_v",
+            "parametrizations.weight.original": "weight_orig",
+            "parametrizations.weight.0._u": "weight_u",
+            "parametrizations.weight.0._v": "weight_v",
+        }
+        y = model(x)
+        dy = torch.randn_like(y)
+        y.backward(dy)
+        tensors = {"input": x.detach(), "output": y.detach(), "output_gradient": dy, "gradient.input": x.grad}
+        tensors |= {f"before.{key}": value for key, value in before.items()}
+        tensors |= {f"hooks.{hooks.get(key, key)}": value for key, value in before.items()}
+        tensors |= {f"gradient.{key}": value.grad for key, value in model.named_parameters()}
+        tensors |= {f"after.{key}": value for key, value in model.state_dict().items()}
+        model.eval()
+        tensors["evaluation"] = model(x).detach()
+        result |= {f"{case}.{key}": value.clone().contiguous() for key, value in tensors.items()}
+    save_file(result, f"torch-weights-{type_name}.safetensors")
+
+
+weights(torch.float32, "float")
+weights(torch.float64, "double")
