@@ -20,11 +20,15 @@ let package = Package(
     // `kernels/` holds the bodies, which the files of `isa/` include once for each instruction set.
     .target(name: "CSteppeKernels", exclude: ["kernels"]),
     .target(name: "Steppe", dependencies: ["COpenBLAS", "CZlib", "CSteppeKernels"]),
+    .target(name: "SteppeExperiments", dependencies: ["Steppe"]),
     .executableTarget(
       name: "steppe",
-      dependencies: ["Steppe", "COpenBLAS", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+      dependencies: [
+        "Steppe", "SteppeExperiments", "COpenBLAS", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
       path: "Sources/SteppeCommand"),
     .target(name: "Reference", path: "Tests/Reference"),
+    .testTarget(name: "ExperimentTests", dependencies: ["Steppe", "SteppeExperiments", "Reference"]),
     // The command is built beside its tests, which run it.
     .testTarget(name: "CommandTests", dependencies: ["Steppe", "steppe"]),
     .testTarget(

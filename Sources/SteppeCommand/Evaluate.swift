@@ -66,7 +66,7 @@ struct Evaluate: ParsableCommand {
   }
 
   private func write(_ confusion: ConfusionMatrix, _ specification: ModelSpecification, to output: String) throws {
-    try RunFolder.create(output)
+    try Folder.make(output, "a folder for the confusion matrix")
     let path = output + "/confusion"
     let names = (0..<confusion.classes).map { specification.name(ofClass: $0) }
     let counts = confusion.counts.map { $0.map { Double($0) } }

@@ -23,6 +23,14 @@ func grouped(_ number: Int) -> String {
   return (number < 0 ? "-" : "") + groups
 }
 
+/// A number to three digits or so: whole from 100 on, and where it is whole.
+func threeDigits(_ value: Double) -> String {
+  guard value.isFinite else { return "\(value)" }
+  let size = abs(value)
+  if size >= 100 || value == value.rounded() { return size < 1e15 ? grouped(Int(value.rounded())) : "\(value)" }
+  return fixed(value, size >= 10 ? 1 : size >= 0.1 ? 2 : 4)
+}
+
 /// Hours, minutes and seconds, `1:02:03` or `2:03`.
 func duration(_ seconds: Double) -> String {
   let whole = Int(seconds.rounded())

@@ -15,21 +15,7 @@ struct RunFolder {
   var holdsRun: Bool { [model, metrics, checkpoints].contains { (path: String) in access(path, F_OK) == 0 } }
 
   /// Makes the folder and those above it where they are missing.
-  func create() throws(FileError) { try Self.create(path) }
-
-  /// Makes the folder `path` and those above it where they are missing.
-  static func create(_ path: String) throws(FileError) {
-    var prefix = path.hasPrefix("/") ? "/" : ""
-    for part in path.split(separator: "/") {
-      prefix += part + "/"
-      if mkdir(prefix, 0o777) != 0, errno != EEXIST { throw refusal(path, "a folder that can be made", errno) }
-    }
-    var status = stat()
-    guard stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else {
-      throw FileError(path: path, kind: .cannotWrite, expected: "a folder", found: "another kind of file")
-    }
-    guard access(path, W_OK) == 0 else { throw refusal(path, "a folder that takes files", errno) }
-  }
+  func create() throws(FileError) { try Folder.make(path, "a folder for a run") }
 
   /// Holds the folder against other runs as long as the result lives. Only its holder may write here.
   ///
@@ -41,11 +27,8 @@ struct RunFolder {
     try CheckpointFolder.clear(checkpoints)
     for path in [model, metrics, curves + ".csv", curves + ".svg", curves + ".png"]
     where unlink(path) != 0 && errno != ENOENT {
-      throw Self.refusal(path, "to be removed", errno)
+      throw FileError(
+        path: path, kind: .cannotWrite, expected: "to be removed", found: String(cString: strerror(errno)))
     }
-  }
-
-  private static func refusal(_ path: String, _ expected: String, _ number: Int32) -> FileError {
-    FileError(path: path, kind: .cannotWrite, expected: expected, found: String(cString: strerror(number)))
   }
 }

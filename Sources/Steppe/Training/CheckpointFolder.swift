@@ -11,9 +11,9 @@ package final class CheckpointFolder {
   /// - Throws: ``FileError`` or ``TrainingError/folderInUse(folder:reason:)``.
   init(_ path: String, continuing checkpoint: String?) throws {
     self.path = path
-    try Self.make(path)
+    try Folder.make(path, Self.purpose)
     lock = try FolderLock(path)
-    let isOwn = checkpoint.map { Self.isSame(Self.parent(of: $0), path) } ?? false
+    let isOwn = checkpoint.map { Self.isSame(Folder.parent(of: $0), path) } ?? false
     if !isOwn, let found = try Self.steps(in: path).max() {
       throw TrainingError.folderInUse(
         folder: path,
@@ -27,7 +27,7 @@ package final class CheckpointFolder {
   ///
   /// - Throws: ``FileError``; ``TrainingError/folderInUse(folder:reason:)`` where the run is still going on.
   package static func clear(_ path: String) throws {
-    guard isFolder(path) else { return }
+    guard Folder.exists(path) else { return }
     let lock = try FolderLock(path)
     defer { withExtendedLifetime(lock) {} }
     let files = try steps(in: path).map { checkpoint($0, in: path) } + temporaryFiles(in: path) + [bestModel(in: path)]
@@ -68,45 +68,13 @@ package final class CheckpointFolder {
     }
   }
 
-  package static func isFolder(_ path: String) -> Bool {
-    var status = stat()
-    return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
-  }
+  private static func names(in path: String) throws(FileError) -> [String] { try Folder.names(in: path, purpose) }
 
-  private static func names(in path: String) throws(FileError) -> [String] {
-    guard let stream = opendir(path) else { throw failure(path, .notReadable, FileError.reason(errno)) }
-    defer { closedir(stream) }
-    var names: [String] = []
-    while let entry = readdir(stream) {
-      names.append(
-        withUnsafeBytes(of: &entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) })
-    }
-    return names
-  }
-
-  /// Makes the folder and those above it.
-  private static func make(_ path: String) throws(FileError) {
-    if isFolder(path) { return }
-    let parent = parent(of: path)
-    if parent != path, parent != "." { try make(parent) }
-    if mkdir(path, 0o777) != 0, !isFolder(path) { throw failure(path, .cannotWrite, FileError.reason(errno)) }
-  }
-
-  /// The folder that holds `path`, by its name alone.
-  static func parent(of path: String) -> String {
-    var parts = path.split(separator: "/", omittingEmptySubsequences: false)
-    while parts.count > 1, parts.last!.isEmpty { parts.removeLast() }
-    let parent = parts.dropLast().joined(separator: "/")
-    return parent.isEmpty ? (path.hasPrefix("/") ? "/" : ".") : parent
-  }
+  private static let purpose = "a folder for checkpoints"
 
   private static func isSame(_ a: String, _ b: String) -> Bool {
     var (first, second) = (stat(), stat())
     return stat(a, &first) == 0 && stat(b, &second) == 0
       && (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
-  }
-
-  private static func failure(_ path: String, _ kind: FileError.Kind, _ reason: String) -> FileError {
-    FileError(path: path, kind: kind, expected: "a folder for checkpoints", found: reason)
   }
 }

@@ -22,7 +22,7 @@ extension Trainer {
   ///   Nothing has changed then.
   @discardableResult
   public func resume(from path: String) throws -> Resumption {
-    guard CheckpointFolder.isFolder(path) else { return try restore(path, skipped: []) }
+    guard Folder.exists(path) else { return try restore(path, skipped: []) }
     var skipped: [CheckpointError] = []
     for step in try CheckpointFolder.steps(in: path).sorted(by: >) {
       do {
@@ -119,7 +119,7 @@ extension Trainer {
   /// The best epoch's model in the folder of a checkpoint. It may be missing there, where only the checkpoint was copied, or be that of a
   /// later epoch, where the checkpoint is not the last one.
   private static func bestModel(besides checkpoint: String, epoch: Int) -> String? {
-    let path = CheckpointFolder.bestModel(in: CheckpointFolder.parent(of: checkpoint))
+    let path = CheckpointFolder.bestModel(in: Folder.parent(of: checkpoint))
     return (try? SafetensorsFile(path))?.metadata[bestEpochKey] == "\(epoch)" ? path : nil
   }
 

@@ -376,7 +376,7 @@ extension TrainingTests {
               _ = try Self.run(kind, in: run)
               while true { sleep(1) }
             }
-            steps.append(try CheckpointFolder.isFolder(run) ? CheckpointFolder.steps(in: run).max() ?? -1 : -1)
+            steps.append(try Folder.exists(run) ? CheckpointFolder.steps(in: run).max() ?? -1 : -1)
           }
           let trainer = try Self.run(kind, in: run)
           #expect(try savedBytes(trainer.model, folder) == expected.model)

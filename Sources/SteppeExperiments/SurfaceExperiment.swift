@@ -1,0 +1,135 @@
+import Steppe
+
+/// What an experiment costs: `quick` shows the effect in a minute or two, `full` has more seeds, finer pictures and longer training, and
+/// `tiny` shows that it runs, nothing more.
+public enum Preset: String, CaseIterable, Sendable {
+  case tiny, quick, full
+}
+
+/// The error surface before and after normalization (SPEC §1, §2): a linear model's bowl, with the descents of five methods on it, and a
+/// network's loss along two random directions, without and with batch norm.
+public struct SurfaceExperiment: Sendable {
+  /// Data sets of the linear model.
+  public var seeds: Int
+  /// The loss that a descent shall reach.
+  public var loss = 1e-3
+  /// Steps after which a descent is given up.
+  public var limit: Int
+  /// Steps by which each network is trained.
+  public var trainingSteps: Int
+  /// Places along each direction of a network's plane.
+  public var places: Int
+  /// Images whose mean loss a plane shows.
+  public var images: Int
+
+  /// A network's plane ends this many times its own weights' norm from the trained network.
+  public static let reach = 1.0
+  /// The units of the network's hidden layers, SPEC §4's.
+  public static let hidden = [100, 100, 100]
+  /// Images of a training step.
+  public static let batchSize = 60
+
+  public init(_ preset: Preset) {
+    switch preset {
+    case .tiny: (seeds, limit, trainingSteps, places, images) = (1, 2000, 20, 3, 50)
+    case .quick: (seeds, limit, trainingSteps, places, images) = (3, 200_000, 2000, 21, 1000)
+    case .full: (seeds, limit, trainingSteps, places, images) = (10, 1_000_000, 20_000, 51, 5000)
+    }
+  }
+
+  /// The two surfaces of a data set, and where descents start on them: the same function, since standardization scales the weights by the
+  /// features' deviations, with weights that are off by 3 and 1.
+  public static func surfaces(
+    seed: UInt64
+  ) -> [(name: String, surface: LinearSurface, start: [Double])] {
+    let raw = LinearSurface.example(seed: seed)
+    let start = [-1.0, 1.04]
+    let deviation = raw.features.variance(axis: 0).squareRoot().scalars
+    return [
+      ("raw", raw, start), ("standardized", raw.standardized(), zip(start, deviation).map { $0 * $1 }),
+    ]
+  }
+
+  /// For each surface of `seed` and each method the descent with the fewest steps, and the surface's condition number.
+  ///
+  /// - Parameter progress: Called with the share of the work that is done.
+  public func linear(
+    seed: UInt64, progress: (Double) throws -> Void = { _ in }
+  ) throws -> (summary: ExperimentTable, paths: ExperimentTable) {
+    var summary = ExperimentTable(
+      columns: ["seed", "surface", "condition", "method", "rate", "steps", "reached", "loss"])
+    var paths = ExperimentTable(columns: ["surface", "method", "step", "w1", "w2", "loss"])
+    let surfaces = Self.surfaces(seed: seed)
+    var done = 0.0
+    for (name, surface, start) in surfaces {
+      let condition = try surface.conditionNumber()
+      for method in DescentMethod.allCases {
+        let best = try surface.bestDescent(method, from: start, to: loss, limit: limit)
+        summary.append([seed, name, condition, method.rawValue, best.rate, best.steps, best.reached, best.losses.last!])
+        for step in Self.shownSteps(best.steps) {
+          paths.append([name, method.rawValue, step, best.path[step][0], best.path[step][1], best.losses[step]])
+        }
+        done += 1
+        try progress(done / Double(surfaces.count * DescentMethod.allCases.count))
+      }
+    }
+    return (summary, paths)
+  }
+
+  /// Of the steps 0 … `last` each of the first 200, then one in every hundredth part of a factor of ten, and the last.
+  package static func shownSteps(_ last: Int) -> [Int] {
+    var steps = Array(0...min(last, 200))
+    while steps.last! < last { steps.append(min(last, max(steps.last! + 1, Int(Double(steps.last!) * 1.0233)))) }
+    return steps
+  }
+
+  /// The loss of a network trained on `examples`, along two random directions around it.
+  ///
+  /// Both networks have the same weights at the start and see the same batches. The plane's losses are those that a training step would
+  /// see, by the statistics of the images themselves.
+  ///
+  /// - Parameter normalized: Whether batch norm stands before each ReLU.
+  public func network(
+    normalized: Bool, examples: Dataset<Float>, seed: UInt64, progress: (Double) throws -> Void = { _ in }
+  ) throws -> ExperimentTable {
+    var generator = RandomGenerator(seed: seed)
+    let model = Self.network(Self.units(examples), normalized: normalized, &generator)
+    let optimizer = SGD(model.parameters, learningRate: 0.05, momentum: 0.9)
+    var sampler = BatchSampler(count: examples.count, batchSize: Self.batchSize, dropLast: true, seed: seed)
+    for step in 0..<trainingSteps {
+      // An epoch's end is no batch.
+      guard let rows = sampler.next() ?? sampler.next() else { break }
+      let (features, labels) = examples.batch(rows: rows)
+      let (scores, pullback) = model.forward(features)
+      pullback.accumulate(softmaxCrossEntropy(scores, labels).gradient)
+      optimizer.step()
+      if step % 50 == 0 { try progress(0.5 * Double(step) / Double(trainingSteps)) }
+    }
+    let (features, labels) = examples.batch(rows: Array(0..<min(images, examples.count)))
+    let plane = LossPlane(model, using: &generator)
+    var table = ExperimentTable(columns: ["first", "second", "loss"])
+    let losses = try plane.losses(reach: Self.reach, steps: places, progress: { try progress(0.5 + 0.5 * $0) }) {
+      model in
+      Double(softmaxCrossEntropy(model.forward(features).output, labels).loss)
+    }
+    for place in losses { table.append([place.first, place.second, place.loss]) }
+    return table
+  }
+
+  /// The units of each layer of the network for `examples`.
+  public static func units(_ examples: Dataset<Float>) -> [Int] {
+    [examples.featureShape.reduce(1, *)] + hidden + [examples.classes]
+  }
+
+  /// A network of dense layers of `units` with ReLU between them.
+  static func network(_ units: [Int], normalized: Bool, _ generator: inout RandomGenerator) -> Sequential<Float> {
+    var layers: [any Layer<Float>] = []
+    for (index, (inputs, outputs)) in zip(units, units.dropFirst()).enumerated() {
+      layers.append(Dense(inputs, outputs, seed: generator.next()))
+      guard index + 2 < units.count else { break }
+      if normalized { layers.append(BatchNorm(outputs)) }
+      layers.append(ReLU())
+    }
+    return Sequential(layers)
+  }
+}
