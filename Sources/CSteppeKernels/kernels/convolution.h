@@ -85,23 +85,36 @@ static void K(pack_patches)(const void *planes, const ptrdiff_t *offsets, size_t
 INLINE void K(patch_tile)(const size_t rows, const size_t vectors, const scalar *a, ptrdiff_t lda, const scalar *place,
                           const ptrdiff_t *offsets, size_t depth, const steppe_product_finish *f, scalar *y, ptrdiff_t ldy,
                           size_t columns) {
-  vector sums[MOST_ROWS][MOST_VECTORS];
-  UNROLL for (size_t r = 0; r < rows; r++) {
-    UNROLL for (size_t v = 0; v < vectors; v++) sums[r][v] = splat(0);
-  }
-  for (size_t k = 0; k < depth; k++) {
-    const scalar *from = place + offsets[k];
-    vector line[MOST_VECTORS];
-    UNROLL for (size_t v = 0; v < vectors; v++) line[v] = load(from + v * LANES);
+  // Few sums take several steps of the depth at a time, so that no addition waits for the one before it.
+  const size_t ways = rows * vectors <= 2 ? 4 : rows * vectors <= 4 ? 2 : 1;
+  vector sums[4][MOST_ROWS][MOST_VECTORS];
+  UNROLL for (size_t w = 0; w < ways; w++) {
     UNROLL for (size_t r = 0; r < rows; r++) {
-      const vector value = splat(a[(ptrdiff_t)r * lda + (ptrdiff_t)k]);
-      UNROLL for (size_t v = 0; v < vectors; v++) sums[r][v] += value * line[v];
+      UNROLL for (size_t v = 0; v < vectors; v++) sums[w][r][v] = splat(0);
     }
   }
+#define STEPPE_STEP(w)                                                              \
+  {                                                                                 \
+    const scalar *from = place + offsets[k + (w)];                                  \
+    vector line[MOST_VECTORS];                                                      \
+    UNROLL for (size_t v = 0; v < vectors; v++) line[v] = load(from + v * LANES);   \
+    UNROLL for (size_t r = 0; r < rows; r++) {                                      \
+      const vector value = splat(a[(ptrdiff_t)r * lda + (ptrdiff_t)(k + (w))]);     \
+      UNROLL for (size_t v = 0; v < vectors; v++) sums[w][r][v] += value * line[v]; \
+    }                                                                               \
+  }
+  size_t k = 0;
+  for (; k + ways <= depth; k += ways) {
+    UNROLL for (size_t w = 0; w < ways; w++) STEPPE_STEP(w)
+  }
+  for (; k < depth; k++) STEPPE_STEP(0)
+#undef STEPPE_STEP
   UNROLL for (size_t r = 0; r < rows; r++) {
     UNROLL for (size_t v = 0; v < vectors; v++) {
+      vector sum = sums[0][r][v];
+      UNROLL for (size_t w = 1; w < ways; w++) sum += sums[w][r][v];
       if (v * LANES < columns) {
-        K(finish_vector)(f, sums[r][v], f->bias ? (const scalar *)f->bias + r : NULL, y + (ptrdiff_t)r * ldy + v * LANES,
+        K(finish_vector)(f, sum, f->bias ? (const scalar *)f->bias + r : NULL, y + (ptrdiff_t)r * ldy + v * LANES,
                          columns - v * LANES);
       }
     }

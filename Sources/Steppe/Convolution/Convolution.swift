@@ -41,6 +41,9 @@ struct Convolution<Scalar: TensorScalar> {
   private var taps: Int { geometry.kernel.rows * geometry.kernel.columns }
   private var isFirst: Bool { geometry.layout == .channelsFirst }
 
+  /// Whether it is a plain product of the matrix of all places and their channels.
+  private var isProduct: Bool { geometry.isPointwise && !isFirst }
+
   /// The row and column that each tap sees from place (0, 0).
   private var tapPlaces: [Extent2D] {
     (0..<geometry.kernel.rows).flatMap { row in
@@ -69,6 +72,11 @@ struct Convolution<Scalar: TensorScalar> {
     into y: UnsafeMutablePointer<Scalar>
   ) {
     guard images > 0 else { return }
+    if isProduct {
+      return gemm(
+        transposeB: true, m: images * height * width, n: outputs, k: inputs, a: x, lda: inputs, b: weight, ldb: inputs,
+        c: y, ldc: outputs, bias: bias, activation: activation)
+    }
     let depth = groupInputs * taps
     let size = result.rows * result.columns
     func lines(_ source: PatchSource<Scalar>) -> [Int] {
@@ -103,6 +111,11 @@ struct Convolution<Scalar: TensorScalar> {
     _ dy: UnsafePointer<Scalar>, weight: UnsafePointer<Scalar>, into dx: UnsafeMutablePointer<Scalar>
   ) {
     guard images > 0 else { return }
+    if isProduct {
+      return gemm(
+        m: images * height * width, n: inputs, k: outputs, a: dy, lda: outputs, b: weight, ldb: inputs, c: dx,
+        ldc: inputs)
+    }
     let depth = groupOutputs * taps
     // Wᵀ of each group: [channels, taps, outputs].
     let turned = Storage<Scalar>(count: outputs * groupInputs * taps)
@@ -211,6 +224,11 @@ struct Convolution<Scalar: TensorScalar> {
     guard images > 0 else {
       if !adding { Scalar.kernels.fill(0, dw, geometry.groups * perGroup) }
       return
+    }
+    if isProduct {
+      return gemm(
+        transposeA: true, m: outputs, n: inputs, k: images * height * width, a: dy, lda: outputs, b: x, ldb: inputs,
+        beta: adding ? 1 : 0, c: dw, ldc: inputs)
     }
     if PatchBundles<Scalar>.suits(images: 1, bundles: geometry.groups, rows: groupOutputs) {
       let source = patches(x, group: nil)

@@ -48,6 +48,12 @@ public struct ConvolutionGeometry: Sendable, Equatable {
     return Extent2D(rows: height / stride.rows + 1, columns: width / stride.columns + 1)
   }
 
+  /// Whether each output sees one place, its own, and all channels of it.
+  var isPointwise: Bool {
+    let one = Extent2D(rows: 1, columns: 1)
+    return kernel == one && stride == one && !isPadded && groups == 1
+  }
+
   /// Whether images get zeros on any side.
   var isPadded: Bool { padding.rows > 0 || padding.columns > 0 }
 

@@ -86,30 +86,42 @@ struct PatchProduct<Scalar: TensorScalar> {
     let kernels = Scalar.kernels
     let (tile, lanes) = (Int(kernels.tile_columns), Int(kernels.vector_bytes) / MemoryLayout<Scalar>.stride)
     let blocks = ProductBlocks<Scalar>(rows: rows.count, columns: places.count, depth: depth)
-    var cache = PlaneCache(source, channels: 0..<source.seen, places: blocks.columns)
+    let longest = blockPlaces(blocks, rows: rows.count, tile: tile)
     let isDirect = isDirect
-    let ldBlock = blocks.columns + lanes
+    // A plain product packs an image's channels as they are.
+    let isPlain = isDirect && source.isPlain
+    var cache = isPlain ? nil : PlaneCache(source, channels: 0..<source.seen, places: longest)
+    let ldBlock = longest + lanes
     // One vector beyond the last line.
-    let packed = Storage<Scalar>(count: blocks.depth * blocks.columns + lanes)
+    let packed = Storage<Scalar>(count: blocks.depth * longest + lanes)
     let block = isDirect ? nil : Storage<Scalar>(count: rows.count * ldBlock)
-    var runs: [[steppe_patch_run]] = Array(repeating: [], count: (blocks.columns + tile - 1) / tile)
+    var runs: [[steppe_patch_run]] = Array(repeating: [], count: (longest + tile - 1) / tile)
 
-    forEachBlock(of: places, longest: blocks.columns, withinImages: isDirect) { somePlaces in
-      cache.load(somePlaces)
+    forEachBlock(of: places, longest: longest, withinImages: isDirect) { somePlaces in
       let strips = (somePlaces.count + tile - 1) / tile
-      for strip in 0..<strips {
-        let first = somePlaces.lowerBound + strip * tile
-        cache.collect(first..<min(first + tile, somePlaces.upperBound), into: &runs[strip])
+      if cache != nil {
+        cache!.load(somePlaces)
+        for strip in 0..<strips {
+          let first = somePlaces.lowerBound + strip * tile
+          cache!.collect(first..<min(first + tile, somePlaces.upperBound), into: &runs[strip])
+        }
       }
       let (c, ldc) = destination(rows, somePlaces, block?.pointer, ldBlock)
       for slice in ProductBlocks<Scalar>.slices(0..<depth, longest: blocks.depth) {
-        offsets.withUnsafeBufferPointer { offsets in
-          for strip in 0..<strips {
-            let used = min(tile, somePlaces.count - strip * tile)
-            kernels.pack_patches(
-              cache.planes, offsets.baseAddress! + slice.lowerBound, slice.count, runs[strip], runs[strip].count,
-              packed.pointer + strip * tile * slice.count, (used + lanes - 1) / lanes * lanes)
+        if let cache {
+          offsets.withUnsafeBufferPointer { offsets in
+            for strip in 0..<strips {
+              let used = min(tile, somePlaces.count - strip * tile)
+              kernels.pack_patches(
+                cache.planes, offsets.baseAddress! + slice.lowerBound, slice.count, runs[strip], runs[strip].count,
+                packed.pointer + strip * tile * slice.count, (used + lanes - 1) / lanes * lanes)
+            }
           }
+        } else {
+          let (image, inside) = somePlaces.lowerBound.quotientAndRemainder(dividingBy: source.imagePlaces)
+          kernels.pack_columns(
+            source.values + (image * source.channels + slice.lowerBound) * source.imagePlaces + inside,
+            source.imagePlaces, false, slice.count, somePlaces.count, packed.pointer)
         }
         let isLast = slice.upperBound == depth
         for someRows in ProductBlocks<Scalar>.slices(rows, longest: blocks.rows) {
@@ -125,6 +137,14 @@ struct PatchProduct<Scalar: TensorScalar> {
       if let block { target.move(block.pointer, ldBlock, rows: rows, places: somePlaces, grid: source.grid) }
     }
     withExtendedLifetime((packed, block, cache)) {}
+  }
+
+  /// The places of a block: what a product of this size takes, but where several slices of the depth add to the same sums, no more than
+  /// leave the sums in the second-level cache beside the patches.
+  private func blockPlaces(_ blocks: ProductBlocks<Scalar>, rows: Int, tile: Int) -> Int {
+    if depth <= blocks.depth { return blocks.columns }
+    let room = CacheSizes.level2 / 4 / (rows * MemoryLayout<Scalar>.stride)
+    return min(blocks.columns, max(4, room / tile) * tile)
   }
 
   /// Where a block's first row begins, and the distance between its rows.

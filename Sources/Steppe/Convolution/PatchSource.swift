@@ -56,6 +56,9 @@ struct PatchSource<Scalar: TensorScalar> {
     self.phases = phases
     self.plane = plane
     origin = Extent2D(rows: top, columns: left)
+    isPlain =
+      layout == .channelsFirst && taps == [Extent2D(rows: 0, columns: 0)]
+      && stride == Extent2D(rows: 1, columns: 1) && grid == Extent2D(rows: height, columns: width)
   }
 
   /// The places of all images, which are a product's columns in the images' order.
@@ -66,6 +69,9 @@ struct PatchSource<Scalar: TensorScalar> {
   var channelDistance: Int { phases.count * plane.rows * plane.columns }
   /// Whether places that follow each other in a row's end and the next one's begin lie side by side.
   private var rowsJoin: Bool { plane.columns == grid.columns }
+
+  /// Whether a place sees one value of each channel, its own, and these lie side by side as in a plane.
+  let isPlain: Bool
 
   /// Calls `body` for each stretch of `places` that lies side by side in a plane: the image, where the stretch begins in its plane, the
   /// first of its places, and their count.
