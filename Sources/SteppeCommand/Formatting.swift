@@ -1,10 +1,15 @@
 import Glibc
 
 /// `value` with `digits` digits after the point.
-func fixed(_ value: Double, _ digits: Int) -> String {
+func fixed(_ value: Double, _ digits: Int) -> String { formatted("%.*f", value, digits) }
+
+/// `value` with `digits` significant digits at the most, and an exponent where it is far from 1.
+func significant(_ value: Double, _ digits: Int) -> String { formatted("%.*g", value, digits) }
+
+private func formatted(_ format: String, _ value: Double, _ digits: Int) -> String {
   var buffer = [CChar](repeating: 0, count: 400)
   return withVaList([Int32(digits), value]) { arguments in
-    let count = vsnprintf(&buffer, buffer.count, "%.*f", arguments)
+    let count = vsnprintf(&buffer, buffer.count, format, arguments)
     return String(decoding: buffer.prefix(Int(count)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 }

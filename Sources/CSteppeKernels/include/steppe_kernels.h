@@ -373,6 +373,61 @@ static inline void steppe_spin_hint(void) {
 #endif
 }
 
+// ── text ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// What becomes of a column of a table of comma-separated values.
+typedef enum steppe_csv_column : uint8_t {
+  STEPPE_CSV_SKIP,
+  STEPPE_CSV_NUMBER,
+  STEPPE_CSV_TEXT,
+} steppe_csv_column;
+
+/// What is done about a number that is missing: an empty field, or one of NA, N/A, NaN and null in any case.
+typedef enum steppe_csv_missing : uint8_t {
+  STEPPE_CSV_REFUSE_MISSING,
+  STEPPE_CSV_KEEP_MISSING,  ///< as NaN
+  STEPPE_CSV_DROP_MISSING,  ///< with its row
+} steppe_csv_missing;
+
+/// What is wrong with a table.
+typedef enum steppe_csv_problem : int32_t {
+  STEPPE_CSV_NONE,
+  STEPPE_CSV_FEW_FIELDS,
+  STEPPE_CSV_MANY_FIELDS,
+  STEPPE_CSV_NOT_A_NUMBER,     ///< text where a number should be
+  STEPPE_CSV_NOT_FINITE,       ///< infinity, or more than double holds
+  STEPPE_CSV_MISSING_NUMBER,   ///< where missing numbers are refused
+  STEPPE_CSV_WRONG_QUOTE,      ///< a quoted field that does not end, or goes on after its quote
+  STEPPE_CSV_LONG_ROW,         ///< it does not end where the text does that is there
+} steppe_csv_problem;
+
+typedef struct steppe_csv_format {
+  uint8_t separator;
+  steppe_csv_missing missing;
+  size_t columns;
+  const steppe_csv_column *kinds;  ///< one for each column
+} steppe_csv_format;
+
+typedef struct steppe_csv_result {
+  size_t rows;              ///< rows that were kept
+  size_t dropped;           ///< rows that were not, for want of a number
+  size_t missing;           ///< numbers that were missing
+  const uint8_t *next;      ///< where the first row begins that was not read
+  steppe_csv_problem problem;
+  size_t column;            ///< where it is, or the number of fields found
+  const uint8_t *_Nullable at;  ///< the field that it is in, or the row
+} steppe_csv_result;
+
+/// The end of the field that begins at `p`: its separator, the end of its line, or `end`.
+const uint8_t *steppe_csv_field_end(const uint8_t *p, const uint8_t *end, uint8_t separator);
+/// Reads the rows that begin in `begin` ..< `limit`, up to the first problem: the numbers of each row one after another, and for each text
+/// column its field's offset from `begin` and its length. Empty lines are no rows. The last row may go on up to `end`; it ends there
+/// where the text is whole. There are never more numbers than bytes from `begin` to `limit` and columns, nor more texts.
+void steppe_csv_parse(const steppe_csv_format *format, const uint8_t *begin, const uint8_t *limit, const uint8_t *end,
+                      bool is_whole, double *numbers, uint64_t *_Nullable texts, steppe_csv_result *result);
+/// Reads one number of decimal digits at `p`, correctly rounded, and returns where it ends: `p` where there is none.
+const uint8_t *steppe_parse_number(const uint8_t *p, const uint8_t *end, double *value);
+
 #pragma clang assume_nonnull end
 
 #ifdef __cplusplus

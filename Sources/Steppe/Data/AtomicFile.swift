@@ -53,6 +53,9 @@ public struct AtomicFile: ~Copyable {
   /// Appends `text` in UTF-8.
   public mutating func write(_ text: String) throws(FileError) { try write(Array(text.utf8)) }
 
+  /// Where to write at places of the file's own, from several threads at once: for files, not for devices.
+  var positions: FilePositions { FilePositions(path: path, descriptor: descriptor) }
+
   // MARK: - Steps
 
   private init(path: String, descriptor: Int32) {
@@ -144,12 +147,19 @@ public struct AtomicFile: ~Copyable {
 
   /// Writes all of `bytes`; the system takes at most 2 GiB at a time, and less when it likes.
   private func writeNow(_ bytes: UnsafeRawBufferPointer) throws(FileError) {
+    try Self.writeAll(bytes, path) { Glibc.write(descriptor, $0.baseAddress, $0.count) }
+  }
+
+  /// Calls `write` with what is left of `bytes` until nothing is.
+  fileprivate static func writeAll(
+    _ bytes: UnsafeRawBufferPointer, _ path: String, _ write: (UnsafeRawBufferPointer) -> Int
+  ) throws(FileError) {
     var rest = bytes[...]
     while !rest.isEmpty {
       let part = UnsafeRawBufferPointer(rebasing: rest)
-      let written = Self.retried { Glibc.write(descriptor, part.baseAddress, part.count) }
+      let written = retried { write(part) }
       guard written > 0 else {
-        throw Self.failure(
+        throw failure(
           path, expected: "room for \(bytes.count) bytes", found: FileError.reason(written == 0 ? ENOSPC : errno))
       }
       rest = rest.dropFirst(written)
@@ -161,6 +171,19 @@ public struct AtomicFile: ~Copyable {
     while true {
       let result = call()
       if result >= 0 || errno != EINTR { return result }
+    }
+  }
+}
+
+/// The places of a file in the making, for threads that write their parts of it.
+struct FilePositions: Sendable {
+  fileprivate let path: String
+  fileprivate let descriptor: Int32
+
+  /// Writes `bytes` from `offset` on, counted from the file's beginning.
+  func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(FileError) {
+    try AtomicFile.writeAll(bytes, path) { rest in
+      pwrite(descriptor, rest.baseAddress, rest.count, offset + bytes.count - rest.count)
     }
   }
 }

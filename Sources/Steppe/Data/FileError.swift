@@ -39,6 +39,8 @@ public struct FileError: Error, Equatable, CustomStringConvertible {
     case notFinite = "not finite"
     /// The system refuses to write it; `found` is the system's reason, such as a full disk.
     case cannotWrite = "cannot write"
+    /// Whoever was told of the progress asked to stop.
+    case interrupted = "interrupted"
   }
 
   /// The file, as it was named by the caller.

@@ -53,6 +53,17 @@ public final class MappedFile: @unchecked Sendable {
     return try body(bytes)
   }
 
+  /// Lets the system have the memory of the bytes at `range`; they are loaded anew where they are touched again.
+  func release(_ range: Range<Int>) { Self.release(UnsafeRawBufferPointer(rebasing: bytes[range])) }
+
+  /// Lets the system have the memory of `bytes`, which are a mapped file's.
+  static func release(_ bytes: UnsafeRawBufferPointer) {
+    guard let start = bytes.baseAddress, bytes.count > 0 else { return }
+    let page = Int(sysconf(Int32(_SC_PAGESIZE)))
+    let (low, high) = (Int(bitPattern: start) / page * page, Int(bitPattern: start) + bytes.count)
+    madvise(UnsafeMutableRawPointer(bitPattern: low), (high - low + page - 1) / page * page, MADV_DONTNEED)
+  }
+
   /// The file's bytes, of which there must be some: `expected` says what they should be.
   static func nonEmpty(_ path: String, expected: String) throws(FileError) -> MappedFile {
     let file = try MappedFile(path)

@@ -37,7 +37,7 @@ public enum NPY {
 
   /// Writes `tensor` in version 1.0; the file appears complete or not at all.
   public static func write<Scalar: TensorScalar>(_ tensor: Tensor<Scalar>, to path: String) throws(FileError) {
-    let header = header(ElementType.of(Scalar.self) == .float32 ? "<f4" : "<f8", shape: tensor.shape)
+    let header = header(.of(Scalar.self), shape: tensor.shape)
     try AtomicFile.write(to: path) { file throws(FileError) in
       try file.write(header)
       try tensor.withUnsafeBufferPointer { scalars throws(FileError) in
@@ -61,14 +61,19 @@ public enum NPY {
     }
   }
 
+  /// Everything before data of `type`, in `byteCount` bytes where that is given.
+  static func header(_ type: ElementType, shape: [Int], byteCount: Int? = nil) -> [UInt8] {
+    header(type == .float32 ? "<f4" : "<f8", shape: shape, byteCount: byteCount)
+  }
+
   /// Everything before the data, padded so that the data begins at a multiple of 64 bytes.
-  private static func header(_ type: String, shape: [Int]) -> [UInt8] {
+  private static func header(_ type: String, shape: [Int], byteCount: Int? = nil) -> [UInt8] {
     require(shape.count <= maximumRank, "NPY.write: NumPy allows \(maximumRank) axes, got \(shape.count)")
     // Python writes a tuple of one element with a comma.
     let sizes = shape.map(String.init).joined(separator: ", ") + (shape.count == 1 ? "," : "")
     var text = "{'descr': '\(type)', 'fortran_order': False, 'shape': (\(sizes)), }"
     let preamble = magic.count + 4
-    let end = (preamble + text.utf8.count + 1 + 63) / 64 * 64
+    let end = byteCount ?? (preamble + text.utf8.count + 1 + 63) / 64 * 64
     text += String(repeating: " ", count: end - preamble - text.utf8.count - 1) + "\n"
     var bytes = magic + [1, 0]
     bytes.append(littleEndian: UInt16(text.utf8.count))
@@ -144,8 +149,8 @@ public enum NPY {
 struct NPYFile: Sendable {
   let path: String
   let shape: [Int]
-  private let isFortranOrder: Bool
-  private let numbers: NumberArray
+  let isFortranOrder: Bool
+  let numbers: NumberArray
 
   init(_ path: String) throws(FileError) { try self.init(MappedFile.nonEmpty(path, expected: "an NPY file")) }
 
@@ -192,7 +197,7 @@ struct NPYFile: Sendable {
     return result
   }
 
-  private var fortranStrides: [Int] { rowMajorStrides(shape.reversed()).reversed() }
+  var fortranStrides: [Int] { rowMajorStrides(shape.reversed()).reversed() }
 }
 
 /// The header's Python dictionary: `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }`, these three keys in

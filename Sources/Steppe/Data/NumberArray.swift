@@ -50,6 +50,13 @@ struct NumberArray: @unchecked Sendable {
 
   var count: Int { bytes.count / type.byteCount }
 
+  /// Some of the numbers.
+  subscript(range: Range<Int>) -> NumberArray {
+    let bytes = UnsafeRawBufferPointer(
+      rebasing: bytes[range.lowerBound * type.byteCount..<range.upperBound * type.byteCount])
+    return NumberArray(type: type, isBigEndian: isBigEndian, bytes: bytes, owner: owner)
+  }
+
   /// The numbers converted to `Scalar`; the file's own memory where they are that already.
   func storage<Scalar: TensorScalar>(as _: Scalar.Type = Scalar.self) -> Storage<Scalar> {
     let isNative = !isBigEndian && type == .of(Scalar.self)

@@ -55,19 +55,23 @@ extension FeatureNormalizer {
   /// - Parameters:
   ///   - count: The number of features.
   ///   - names: Their names in order; empty where they have none, which fits any.
+  ///   - inverse: Whether they are to be what the normalization makes.
   ///   - source: What the error names.
   /// - Throws: ``FileError`` of kind `mismatch` with what was expected and what came.
-  public func check(features count: Int, names: [String] = [], source: String) throws(FileError) {
-    guard count == inputCount else {
+  public func check(
+    features count: Int, names: [String] = [], inverse: Bool = false, source: String
+  ) throws(FileError) {
+    let (wanted, what) = inverse ? (outputCount, "makes") : (inputCount, "was fitted on")
+    guard count == wanted else {
       throw FileError(
-        path: source, kind: .mismatch, expected: "\(inputCount) features, which the normalization was fitted on",
+        path: source, kind: .mismatch, expected: "\(wanted) features, which the normalization \(what)",
         found: "\(count)")
     }
-    let own = statistics.names
+    let own = inverse ? outputNames : statistics.names
     guard !own.isEmpty, !names.isEmpty, let place = own.indices.first(where: { own[$0] != names[$0] }) else { return }
     throw FileError(
       path: source, kind: .mismatch,
-      expected: "'\(own[place])' as column \(place), which the normalization was fitted on",
+      expected: "'\(own[place])' as column \(place), which the normalization \(what)",
       found: "'\(names[place])'")
   }
 }

@@ -240,6 +240,7 @@ extension Tensor<Double> {
   /// The same numbers as another scalar type.
   func converted<Other: TensorScalar>(to _: Other.Type = Other.self) -> Tensor<Other> {
     if let same = self as? Tensor<Other> { return same }
+    if let narrow = narrowed(self) as? Tensor<Other> { return narrow }
     return Tensor<Other>(shape: shape, scalars: scalars.map { Other($0) })
   }
 }
