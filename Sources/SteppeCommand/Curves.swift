@@ -41,6 +41,12 @@ enum Curves {
         }.joined(separator: ", ")
     }
     let last = epochs.last?.epoch ?? 1
+    let hasAccuracy = epochs.contains { $0.accuracy != nil }
+    let accuracies = """
+      set key bottom right
+      set ylabel 'accuracy (%)'
+      \(plot({ $0.columns.accuracy }, "100*"))
+      """
     return try Gnuplot.draw(
       Gnuplot.Picture(
         path: path, width: 960, height: 420,
@@ -48,7 +54,7 @@ enum Curves {
           $epochs << END
           \(rows.joined(separator: "\n"))
           END
-          set multiplot layout 1,2 title \(Gnuplot.quoted(title)) noenhanced
+          set multiplot layout 1,\(hasAccuracy ? 2 : 1) title \(Gnuplot.quoted(title)) noenhanced
           set border 3 linecolor rgb '#555555'
           set tics nomirror out
           set grid ytics linecolor rgb '#dddddd' linetype 1
@@ -57,11 +63,9 @@ enum Curves {
           set xtics \(max(1, last / 10))
           set offsets 0, 0, graph 0.05, graph 0.05
           set xlabel 'epoch'
-          set ylabel 'mean cross-entropy (nats)'
+          set ylabel '\(hasAccuracy ? "mean cross-entropy (nats)" : "mean squared error over variance")'
           \(plot({ $0.columns.loss }, ""))
-          set key bottom right
-          set ylabel 'accuracy (%)'
-          \(plot({ $0.columns.accuracy }, "100*"))
+          \(hasAccuracy ? accuracies : "")
           unset multiplot
           """))
   }

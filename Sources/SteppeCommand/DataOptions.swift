@@ -12,6 +12,8 @@ struct DataSelection: Equatable {
   /// Own files; Fashion-MNIST where both are nil.
   var training: Files?
   var test: Files?
+  /// A person's own table.
+  var table: TableSelection?
 
   struct Files: Equatable {
     var images: String
@@ -19,7 +21,7 @@ struct DataSelection: Equatable {
   }
 
   /// Whether these are a person's own files.
-  var isOwn: Bool { training != nil || test != nil }
+  var isOwn: Bool { training != nil || test != nil || table != nil }
 
   /// The classes' names; none for own files.
   var classNames: [String] {
@@ -65,8 +67,14 @@ extension Dataset {
 }
 
 struct DataOptions: ParsableArguments {
-  @Option(help: "A data set known by name: fashion-mnist. (default: fashion-mnist, where no files are given)")
-  var data: DataName?
+  @Option(
+    help: ArgumentHelp(
+      "A data set known by name, fashion-mnist, or a table of comma-separated values. (default: fashion-mnist, where no files are given)",
+      valueName: "name or file"))
+  var data: String?
+
+  /// The table that was chosen.
+  var table: String? { data == DataName.fashionMNIST.rawValue ? nil : data }
 
   @Option(
     help: ArgumentHelp(
@@ -93,7 +101,10 @@ struct DataOptions: ParsableArguments {
     if let testImages, let testLabels { test = .init(images: testImages, labels: testLabels) }
     if training != nil || test != nil, data != nil || dataFolder != nil {
       throw ValidationError(
-        "--data and --data-folder choose Fashion-MNIST: expected either these or own files, found both")
+        "--data and --data-folder choose Fashion-MNIST or a table: expected either these or own files, found both")
+    }
+    if table != nil, dataFolder != nil {
+      throw ValidationError("--data-folder: expected Fashion-MNIST as --data, found a table")
     }
     return DataSelection(folder: dataFolder, training: training, test: test)
   }

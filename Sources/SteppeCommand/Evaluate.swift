@@ -3,7 +3,7 @@ import Steppe
 
 struct Evaluate: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Measures a model on labelled images.",
+    abstract: "Measures a model on labelled images, or on a table.",
     discussion: """
       Prints the accuracy, the loss and for each class precision (the share of images given the class that are of it), \
       recall (the share of images of the class that were given it) and their harmonic mean F1. With --output it also \
@@ -13,10 +13,12 @@ struct Evaluate: ParsableCommand {
         steppe evaluate run/model.safetensors --output run
         steppe evaluate own/model.safetensors --test-images x.npy \\
           --test-labels y.npy
+        steppe evaluate houses/model.safetensors --data new.csv
       """)
 
   @OptionGroup var model: ModelOptions
   @OptionGroup(title: "Data") var data: DataOptions
+  @OptionGroup(title: "Table") var reading: TableOptions
 
   @Option(
     name: [.short, .long],
@@ -27,13 +29,25 @@ struct Evaluate: ParsableCommand {
 
   @Flag(help: "Say nothing on the way.") var quiet = false
 
-  func validate() throws { _ = try data.selection() }
+  func validate() throws {
+    _ = try data.selection()
+    try reading.checkExamples()
+  }
 
   func run() throws {
     let selection = try data.selection()
     threads.apply(quiet: quiet)
     let trained = try TrainedModel(model)
     let specification = trained.specification
+    if let path = data.table {
+      try evaluateTable(path, trained)
+      return
+    }
+    if let table = specification.table {
+      throw Failure(
+        "\(model.model): expected --data with a table that has the column '\(table.target)', for which the model was "
+          + "trained; found none")
+    }
     guard let examples = try selection.testExamples(classes: specification.classes) else { return }
     let source = selection.test?.images ?? DataName.fashionMNIST.rawValue
     guard examples.classes <= specification.classes else {
@@ -41,13 +55,46 @@ struct Evaluate: ParsableCommand {
         "\(model.model): expected a model of at least \(examples.classes) classes, which \(source) has, found "
           + "\(specification.classes)")
     }
-    let result = try evaluate(trained.folded, on: try trained.prepared(examples, source: source))
+    try report(try evaluate(trained.folded, on: try trained.prepared(examples, source: source)), trained)
+  }
+
+  private func evaluateTable(_ path: String, _ trained: TrainedModel) throws {
+    let table = try trained.table(for: path)
+    let examples = try TableDataset<Float>(
+      path, target: table.target, features: table.features, task: table.task,
+      classNames: table.task == .classify ? trained.specification.classNames : nil, format: reading.format,
+      missing: reading.missing)
+    guard let targets = examples.targets else {
+      return try report(try evaluate(trained.folded, on: examples), trained)
+    }
+    let (outputs, numbers) = (try trained.outputs(of: examples, path).scalars, targets.scalars)
+    let mean = numbers.reduce(0) { $0 + Double($1) } / Double(numbers.count)
+    var (squares, absolutes, spread) = (0.0, 0.0, 0.0)
+    for (output, number) in zip(outputs, numbers) {
+      let error = Double(output) - Double(number)
+      squares += error * error
+      absolutes += abs(error)
+      spread += (Double(number) - mean) * (Double(number) - mean)
+    }
+    let count = Double(numbers.count)
+    print(
+      list([
+        ["model", "\(trained.specification.summary), folded for inference"], ["rows", grouped(numbers.count)],
+        ["target", table.target], ["root of the mean squared error", significant((squares / count).squareRoot(), 6)],
+        ["mean absolute error", significant(absolutes / count, 6)],
+        ["R²", spread > 0 ? fixed(1 - squares / spread, 4) : "-"],
+      ]))
+  }
+
+  private func report(_ result: Evaluation, _ trained: TrainedModel) throws {
+    let specification = trained.specification
     guard result.loss.isFinite else {
       throw Failure("\(model.model): expected finite scores, found a loss of \(result.loss)")
     }
     print(
       list([
-        ["model", "\(specification.summary), folded for inference"], ["images", grouped(examples.count)],
+        ["model", "\(specification.summary), folded for inference"],
+        [specification.table == nil ? "images" : "rows", grouped(result.confusion.total)],
         ["accuracy", percent(result.accuracy)], ["loss", fixed(result.loss, 4)],
       ]))
     print("\n" + classTable(result.confusion, specification))

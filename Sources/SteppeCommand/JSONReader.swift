@@ -35,6 +35,11 @@ struct JSONReader {
     return JSONReader(source: source, value: value?[key])
   }
 
+  /// Nil where there is none, as in files of before it was there.
+  func optionalObject(_ key: String) throws(FileError) -> JSONReader? {
+    value?[key] == nil || isNull(key) ? nil : try object(key)
+  }
+
   func integer(_ key: String, atLeast least: Int) throws(FileError) -> Int {
     // Nothing that is counted here goes beyond, and products with more would overflow.
     try integer(key, in: least...1 << 40)
@@ -76,6 +81,8 @@ struct JSONReader {
     return truth
   }
 
+  func optionalBoolean(_ key: String) throws(FileError) -> Bool? { isNull(key) ? nil : try boolean(key) }
+
   func string(_ key: String) throws(FileError) -> String {
     guard case .string(let text)? = value?[key] else { throw failure(key, "a string") }
     return text
@@ -89,6 +96,10 @@ struct JSONReader {
     }
     return choice
   }
+
+  func optionalChoice<Choice: CaseIterable & RawRepresentable<String>>(
+    _ key: String
+  ) throws(FileError) -> Choice? { isNull(key) ? nil : try choice(key) }
 
   func integers(_ key: String, in range: ClosedRange<Int>) throws(FileError) -> [Int] {
     var numbers: [Int] = []

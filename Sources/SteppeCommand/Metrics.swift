@@ -5,7 +5,8 @@ struct EpochMetrics {
   let epoch: Int
   let step: Int
   let loss: Double
-  let accuracy: Double
+  /// Nil in a regression, and so the others.
+  let accuracy: Double?
   let validationLoss: Double?
   let validationAccuracy: Double?
   let testLoss: Double?
@@ -20,18 +21,20 @@ extension EpochMetrics {
   ///   - record: What the trainer says of the epoch.
   ///   - test: What came of the test examples after it.
   ///   - samples: The training examples of an epoch.
-  init(_ record: EpochRecord, test: Evaluation?, samples: Int) {
+  ///   - isRegression: Whether there are no classes to be right about.
+  init(_ record: EpochRecord, test: Evaluation?, samples: Int, isRegression: Bool) {
     self.init(
-      epoch: record.epoch, step: record.step, loss: record.trainingLoss, accuracy: record.trainingAccuracy,
-      validationLoss: record.validationLoss, validationAccuracy: record.validationAccuracy, testLoss: test?.loss,
-      testAccuracy: test?.accuracy, learningRate: record.learningRate, seconds: record.seconds,
+      epoch: record.epoch, step: record.step, loss: record.trainingLoss,
+      accuracy: isRegression ? nil : record.trainingAccuracy, validationLoss: record.validationLoss,
+      validationAccuracy: isRegression ? nil : record.validationAccuracy, testLoss: test?.loss,
+      testAccuracy: isRegression ? nil : test?.accuracy, learningRate: record.learningRate, seconds: record.seconds,
       samplesPerSecond: Double(samples) / record.seconds)
   }
 
   fileprivate init(_ reader: JSONReader) throws(FileError) {
     self.init(
       epoch: try reader.integer("epoch", atLeast: 1), step: try reader.integer("step", atLeast: 1),
-      loss: try reader.number("loss"), accuracy: try reader.number("accuracy"),
+      loss: try reader.number("loss"), accuracy: try reader.optionalNumber("accuracy"),
       validationLoss: try reader.optionalNumber("validation_loss"),
       validationAccuracy: try reader.optionalNumber("validation_accuracy"),
       testLoss: try reader.optionalNumber("test_loss"), testAccuracy: try reader.optionalNumber("test_accuracy"),
@@ -43,7 +46,7 @@ extension EpochMetrics {
     func optional(_ number: Double?) -> JSONValue { number.map { .number($0) } ?? .null }
     return .object([
       .init("epoch", .integer(epoch)), .init("step", .integer(step)), .init("loss", .number(loss)),
-      .init("accuracy", .number(accuracy)), .init("validation_loss", optional(validationLoss)),
+      .init("accuracy", optional(accuracy)), .init("validation_loss", optional(validationLoss)),
       .init("validation_accuracy", optional(validationAccuracy)), .init("test_loss", optional(testLoss)),
       .init("test_accuracy", optional(testAccuracy)), .init("learning_rate", .number(learningRate)),
       .init("seconds", .number(seconds)), .init("samples_per_second", .number(samplesPerSecond)),

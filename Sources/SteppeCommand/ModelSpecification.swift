@@ -19,14 +19,26 @@ struct ModelSpecification: Equatable {
   var classNames: [String] = []
   /// What networks for images are made of; an mlp needs none of it.
   var images = ImageNetwork()
+  /// What the model takes and tells of a table's rows; nil for images.
+  var table: TableSpecification?
+  /// Whether the model's first layer standardizes its features, and its last one gives a regression's outputs in the target's units.
+  var standardizesInputs = false
+  var scalesOutputs = false
 
   /// The key of the specification in a model file's metadata.
   static let metadataKey = "steppe.model"
 
   /// The network, which takes rows of features.
-  func model(seed: UInt64? = nil) -> Sequential<Float> {
+  ///
+  /// - Parameters:
+  ///   - seed: Chooses its start.
+  ///   - standardizer: What scales a table's features in the first layer; without it the layer waits to be loaded.
+  ///   - target: What a regression's outputs are brought back by in the last layer.
+  func model(
+    seed: UInt64? = nil, inputs standardizer: FeatureStandardizer? = nil, output target: FeatureStandardizer? = nil
+  ) -> Sequential<Float> {
     switch kind {
-    case .mlp: perceptron(seed: seed)
+    case .mlp: perceptron(seed: seed, standardizer, target)
     case .resnet:
       onImages(
         .resNet(
@@ -42,15 +54,24 @@ struct ModelSpecification: Equatable {
   }
 
   /// For each hidden size a dense layer, a batch norm if wanted and the activation, then a dense layer of the classes.
-  private func perceptron(seed: UInt64?) -> Sequential<Float> {
+  private func perceptron(
+    seed: UInt64?, _ standardizer: FeatureStandardizer?, _ target: FeatureStandardizer?
+  ) -> Sequential<Float> {
     Sequential(seed: seed) {
+      if standardizesInputs { scaling(standardizer) }
       for (inputs, outputs) in zip([inputs] + hidden, hidden) {
         Dense(inputs, outputs, bias: normalization == .none)
         if normalization == .batch { BatchNorm(outputs) }
         ActivationLayer(activation.activation)
       }
       Dense(hidden.last ?? inputs, classes)
+      if scalesOutputs { target?.inverseLayer() ?? FeatureScaling<Float>(classes) }
     }
+  }
+
+  private func scaling(_ standardizer: FeatureStandardizer?) -> any Layer<Float> {
+    if let standardizer { return standardizer.layer() }
+    return FeatureScaling<Float>(inputs)
   }
 
   /// Throws where the weights alone would not fit this machine's memory, as by a number that was damaged in a file.
@@ -93,6 +114,7 @@ extension ModelSpecification {
     var members: [JSONValue.Member] = [
       .init("activation", .string(activation.rawValue)), .init("mean", .number(mean)),
       .init("deviation", .number(deviation)), .init("class_names", .array(classNames.map { .string($0) })),
+      .init("table", table?.json ?? .null),
     ]
     if kind != .mlp {
       members += [
@@ -124,6 +146,12 @@ extension ModelSpecification {
     mean = try reader.number("mean")
     deviation = try reader.number("deviation", in: Double.leastNormalMagnitude...Double.greatestFiniteMagnitude)
     classNames = try reader.strings("class_names")
+    table = try reader.optionalObject("table").map { reader throws(FileError) in try TableSpecification(reader) }
+    if let table, table.features.count != inputs || (table.task == .regress) != scalesOutputs {
+      throw FileError(
+        path: file.path, kind: .mismatch, expected: "a model of the \(table.features.count) features of its table",
+        found: "one of \(inputs)" + (scalesOutputs ? " for a regression" : ""))
+    }
   }
 
   private init(tensorsOf file: SafetensorsFile, activation: ActivationName) throws(FileError) {
@@ -152,6 +180,8 @@ extension ModelSpecification {
       inputs: first.shape[1], hidden: weights.dropLast().map { $0.shape[0] }, classes: last.shape[0],
       activation: activation,
       normalization: file.names.contains { $0.hasSuffix(".running_mean") } ? .batch : .none)
+    standardizesInputs = file.names.contains("0.shift")
+    scalesOutputs = file.names.contains("\(last.place + 1).shift")
   }
 }
 

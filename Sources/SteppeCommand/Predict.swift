@@ -3,13 +3,16 @@ import Steppe
 
 struct Predict: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Gives images their classes.",
+    abstract: "Gives images their classes, or a table's rows theirs or their numbers.",
     discussion: """
       Reads images in IDX (also gzip) or NPY, the first axis counting them, and writes by the output's extension:
 
         .csv   row, class, name and probability; with --probabilities all of them
         .npy   the classes as 64-bit integers; with --probabilities a matrix of
                32-bit floats, a row for each image, a column for each class
+
+      For a model that was trained on a table it reads one with the same features, found by their names; a regression \
+      writes a number for each row.
 
       The model runs folded: batch norm has gone into its weights.
 
@@ -21,7 +24,9 @@ struct Predict: ParsableCommand {
 
   @OptionGroup var model: ModelOptions
 
-  @Option(name: [.short, .long], help: ArgumentHelp("The images, in IDX or NPY.", valueName: "file"))
+  @Option(
+    name: [.short, .long],
+    help: ArgumentHelp("The images, in IDX or NPY, or a table's rows, in NPY or a table.", valueName: "file"))
   var input: String
 
   @Option(name: [.short, .long], help: ArgumentHelp("What is written: a .csv or .npy file.", valueName: "file"))
@@ -29,11 +34,17 @@ struct Predict: ParsableCommand {
 
   @Flag(help: "Write the probability of every class.") var probabilities = false
 
+  @OptionGroup(title: "Table") var reading: TableOptions
+
   @OptionGroup var threads: ThreadOptions
 
   @Flag(help: "Say nothing on the way.") var quiet = false
 
   func validate() throws {
+    if reading.missing != .refuse {
+      throw ValidationError(
+        "--missing: expected refuse, so that each row has its prediction; found \(reading.missing.rawValue)")
+    }
     guard output.hasSuffix(".csv") || output.hasSuffix(".npy") else {
       throw ValidationError("--output: expected a file with the extension .csv or .npy, found '\(output)'")
     }
@@ -42,31 +53,42 @@ struct Predict: ParsableCommand {
   func run() throws {
     threads.apply(quiet: quiet)
     let trained = try TrainedModel(model)
-    let images = try trained.prepared(try Dataset(unlabelledFeatures: input), source: input)
-    let probabilities = try self.probabilities(trained, images)
+    let table = trained.specification.table
+    var examples: Dataset<Float>
+    if let table, !input.hasSuffix(".npy") {
+      let rows = try CSV.read(input, columns: table.features, format: reading.format, as: Float.self).rows
+      examples = try Dataset(features: rows, labels: Array(repeating: 0, count: rows.shape[0]), classes: 1)
+    } else {
+      examples = try Dataset(unlabelledFeatures: input)
+    }
+    examples = try trained.prepared(examples, source: input)
+    let outputs = try trained.outputs(of: examples, input)
+    if let table, table.task == .regress {
+      try writeNumbers(outputs, table.target)
+    } else {
+      try writeClasses(outputs.softmax(), trained.specification)
+    }
+    print(list([[table == nil ? "images" : "rows", grouped(examples.count)], ["predictions", output]]))
+  }
+
+  private func writeNumbers(_ outputs: Tensor<Float>, _ name: String) throws {
+    let numbers = outputs.reshaped([outputs.count])
+    if output.hasSuffix(".csv") {
+      try CSV.write(numbers, header: [name], to: output)
+    } else {
+      try NPY.write(numbers, to: output)
+    }
+  }
+
+  private func writeClasses(_ probabilities: Tensor<Float>, _ specification: ModelSpecification) throws {
     let classes = probabilities.argmaxOfRows()
     if output.hasSuffix(".csv") {
-      try writeCSV(probabilities, classes, trained.specification)
+      try writeCSV(probabilities, classes, specification)
     } else if self.probabilities {
       try NPY.write(probabilities, to: output)
     } else {
       try NPY.write(classes, to: output)
     }
-    print(list([["images", grouped(images.count)], ["predictions", output]]))
-  }
-
-  /// `[images, classes]`.
-  private func probabilities(_ trained: TrainedModel, _ images: Dataset<Float>) throws -> Tensor<Float> {
-    var sampler = BatchSampler(count: images.count, batchSize: 1000, shuffle: false)
-    var parts: [Tensor<Float>] = []
-    while let rows = sampler.next() {
-      let scores = trained.folded(images.batch(rows: rows).features)
-      guard scores.isAllFinite() else {
-        throw Failure("\(model.model): expected finite scores, found others for images \(rows[0]) … \(rows.last ?? 0)")
-      }
-      parts.append(scores.softmax())
-    }
-    return parts.isEmpty ? .zeros(shape: [0, trained.specification.classes]) : .concatenated(parts)
   }
 
   private func writeCSV(_ values: Tensor<Float>, _ classes: [Int], _ specification: ModelSpecification) throws {

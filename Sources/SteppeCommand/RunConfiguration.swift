@@ -94,7 +94,8 @@ extension RunConfiguration {
       .init("data_folder", optional(data.folder)),
       .init("train_images", optional(data.training?.images)), .init("train_labels", optional(data.training?.labels)),
       .init("test_images", optional(data.test?.images)), .init("test_labels", optional(data.test?.labels)),
-      .init("classes", classes.map { .integer($0) } ?? .null), .init("standardize", .bool(standardizes)),
+      .init("table", data.table?.json ?? .null), .init("classes", classes.map { .integer($0) } ?? .null),
+      .init("standardize", .bool(standardizes)),
       .init("validation_fraction", .number(validationFraction)),
       .init("patience", patience.map { .integer($0) } ?? .null),
       .init("model", .string(model.rawValue)), .init("depth", .integer(depth)), .init("width", .integer(width)),
@@ -116,6 +117,7 @@ extension RunConfiguration {
     if let images = try reader.optionalString("test_images") {
       data.test = .init(images: images, labels: try reader.string("test_labels"))
     }
+    data.table = try reader.optionalObject("table").map { reader throws(FileError) in try TableSelection(reader) }
     classes = try reader.optionalInteger("classes", in: Self.sizes)
     standardizes = try reader.boolean("standardize")
     validationFraction = try reader.number("validation_fraction", in: 0...1)

@@ -4,7 +4,7 @@ import Steppe
 
 struct Train: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Trains a network on Fashion-MNIST or own data.",
+    abstract: "Trains a network on Fashion-MNIST, own images or a table.",
     discussion: """
       Without options it trains 784-512-512-10 with batch norm and ReLU on Fashion-MNIST for 10 epochs, by SGD with \
       momentum and a rate that falls along a cosine, and leaves in the output folder:
@@ -17,6 +17,10 @@ struct Train: ParsableCommand {
       All training images train, unless --validation-fraction holds some out. Test images are only looked at: they \
       choose neither the model nor when to stop.
 
+      With --data and a table of comma-separated values it learns to tell the column --target from the others: a class, \
+      or a number. Features are standardized by the model's own first layer, so that its file is all that evaluation \
+      and prediction need.
+
       Ctrl-C writes a checkpoint and ends the run, a second Ctrl-C ends it at once. A run goes on by --resume, which \
       needs no other options, and with the same number of threads its model is bitwise that of a run without a stop.
 
@@ -25,11 +29,13 @@ struct Train: ParsableCommand {
         steppe train --hidden 256 --optimizer adamw --epochs 5 --output small
         steppe train --model resnet --epochs 10 --output resnet
         steppe train --train-images x.npy --train-labels y.npy --output own
+        steppe train --data houses.csv --target price --without id --output houses
         steppe train --output run --resume
       """)
 
   @OptionGroup(title: "Data") var data: DataOptions
   @OptionGroup(title: "Data") var ownData: OwnTrainingData
+  @OptionGroup(title: "Table") var tableData: TableTrainingOptions
   @OptionGroup(title: "Network") var network: NetworkOptions
   @OptionGroup(title: "Recipe") var recipe: RecipeOptions
 
@@ -69,16 +75,18 @@ struct Train: ParsableCommand {
     threads.apply(quiet: quiet)
     if threads.threads == nil { Parallel.threadCount = configuration.threads }
 
-    let examples = try Examples(configuration)
+    let examples = try Examples.read(configuration)
     var specification = ModelSpecification(
       kind: configuration.model, inputs: examples.training.featureShape[0], hidden: configuration.hidden,
       classes: examples.training.classes, activation: configuration.activation,
       normalization: configuration.normalization, mean: examples.mean, deviation: examples.deviation,
-      classNames: configuration.data.classNames)
+      classNames: examples.table?.classNames ?? configuration.data.classNames,
+      table: examples.table.map { TableSpecification(features: $0.featureNames, target: $0.targetName, task: $0.task) },
+      standardizesInputs: examples.standardizer != nil, scalesOutputs: examples.target != nil)
     if configuration.model != .mlp {
       specification.images = try ImageNetwork(
         features: examples.imageShape, depth: configuration.depth, width: configuration.width,
-        source: configuration.data.training?.images ?? "training images")
+        source: configuration.data.training?.images ?? configuration.data.table?.path ?? "training images")
     }
     try specification.checkSize()
     if !resume {
@@ -102,7 +110,7 @@ struct Train: ParsableCommand {
           + "and goes on by: steppe train --output \(shellQuoted(output)) --resume")
       throw ExitCode(128 + signal)
     }
-    try finish(trainer, specification, report, metrics, folder)
+    try finish(trainer, examples, specification, report, metrics, folder)
   }
 
   // MARK: - Before training
@@ -110,7 +118,7 @@ struct Train: ParsableCommand {
   /// `base` with what the options say.
   private func configuration(from base: RunConfiguration) throws -> RunConfiguration {
     var configuration = base
-    try ownData.apply(data, to: &configuration)
+    try ownData.apply(data, tableData, to: &configuration)
     try network.apply(to: &configuration)
     try recipe.apply(to: &configuration)
     if let count = threads.threads { configuration.threads = count }
@@ -140,7 +148,8 @@ struct Train: ParsableCommand {
   private func makeTrainer(
     _ configuration: RunConfiguration, _ specification: ModelSpecification, _ folder: RunFolder, _ examples: Examples
   ) -> Trainer<Float> {
-    let model = specification.model(seed: configuration.seed)
+    let model = specification.model(
+      seed: configuration.seed, inputs: examples.standardizer, output: examples.target)
     var settings = TrainingConfiguration(
       epochs: configuration.epochs, batchSize: configuration.batchSize, seed: configuration.seed)
     settings.checkpointFolder = folder.checkpoints
@@ -148,7 +157,8 @@ struct Train: ParsableCommand {
     let batches = (examples.training.count + configuration.batchSize - 1) / configuration.batchSize
     return Trainer(
       model: model, optimizer: configuration.makeOptimizer(model.parameters),
-      schedule: configuration.makeSchedule(steps: configuration.epochs * batches), configuration: settings)
+      schedule: configuration.makeSchedule(steps: configuration.epochs * batches), loss: examples.loss,
+      configuration: settings)
   }
 
   /// Puts `trainer` where the run stands and returns the epoch that it goes on with.
@@ -176,23 +186,25 @@ struct Train: ParsableCommand {
     defer { line.clear() }
     return try trainer.fit(training: examples.training, validation: examples.validation) { progress in
       if let record = progress.record {
-        let test = try examples.test.map { try evaluate(trainer.model, on: $0) }
-        let epoch = EpochMetrics(record, test: test, samples: examples.training.count)
+        let test = try examples.test.map { try evaluate(trainer.model, on: $0, loss: examples.loss) }
+        let epoch = EpochMetrics(
+          record, test: test, samples: examples.training.count, isRegression: examples.target != nil)
         metrics.append(epoch)
         try metrics.write()
         line.write(Self.text(epoch, progress))
       } else {
-        line.show { Self.text(progress) }
+        line.show { Self.text(progress, isRegression: examples.target != nil) }
       }
       return Interruption.signal == nil ? .continue : .stop
     }
   }
 
   /// A line in the middle of an epoch, with a bar where the terminal has room for one.
-  private static func text(_ progress: TrainingProgress) -> String {
-    var parts = [
-      "epoch \(progress.epoch)/\(progress.epochs)", "loss \(fixed(progress.loss, 4))",
-      "accuracy \(percent(progress.accuracy))", "\(grouped(Int(progress.samplesPerSecond))) samples/s",
+  private static func text(_ progress: TrainingProgress, isRegression: Bool) -> String {
+    var parts = ["epoch \(progress.epoch)/\(progress.epochs)", "loss \(fixed(progress.loss, 4))"]
+    if !isRegression { parts.append("accuracy \(percent(progress.accuracy))") }
+    parts += [
+      "\(grouped(Int(progress.samplesPerSecond))) samples/s",
       "\(duration(progress.timeLeft)) left",
     ]
     let room = Console.width - 1 - parts.reduce(0) { $0 + $1.count + 2 }
@@ -206,15 +218,13 @@ struct Train: ParsableCommand {
 
   /// A line at the end of an epoch.
   private static func text(_ epoch: EpochMetrics, _ progress: TrainingProgress) -> String {
-    var parts = [
-      "epoch \(epoch.epoch)/\(progress.epochs)", "loss \(fixed(epoch.loss, 4))", "accuracy \(percent(epoch.accuracy))",
-    ]
+    var parts = ["epoch \(epoch.epoch)/\(progress.epochs)", "loss \(fixed(epoch.loss, 4))"]
+    if let accuracy = epoch.accuracy { parts.append("accuracy \(percent(accuracy))") }
     for (name, loss, accuracy) in [
       ("validation", epoch.validationLoss, epoch.validationAccuracy), ("test", epoch.testLoss, epoch.testAccuracy),
     ] {
-      if let loss, let accuracy {
-        parts += ["\(name) loss \(fixed(loss, 4))", "\(name) accuracy \(percent(accuracy))"]
-      }
+      if let loss { parts.append("\(name) loss \(fixed(loss, 4))") }
+      if let accuracy { parts.append("\(name) accuracy \(percent(accuracy))") }
     }
     parts += [
       "\(fixed(epoch.seconds, 2)) s", "\(grouped(Int(epoch.samplesPerSecond))) samples/s",
@@ -226,8 +236,8 @@ struct Train: ParsableCommand {
   // MARK: - After training
 
   private func finish(
-    _ trainer: Trainer<Float>, _ specification: ModelSpecification, _ report: TrainingReport, _ metrics: MetricsFile,
-    _ folder: RunFolder
+    _ trainer: Trainer<Float>, _ examples: Examples, _ specification: ModelSpecification, _ report: TrainingReport,
+    _ metrics: MetricsFile, _ folder: RunFolder
   ) throws {
     if report.outcome == .stoppedEarly {
       say("stopped: the validation loss has not fallen for \(metrics.configuration.patience ?? 0) epochs")
@@ -249,6 +259,9 @@ struct Train: ParsableCommand {
     ] {
       if let loss, let accuracy {
         results.append(["\(name) accuracy", "\(percent(accuracy))  (loss \(fixed(loss, 4)))"])
+      } else if let loss, let target = examples.target {
+        let error = loss.squareRoot() * target.statistics[0].deviation
+        results.append(["\(name) error", "\(significant(error, 5)), root of the mean square  (loss \(fixed(loss, 4)))"])
       }
     }
     print(list(results + rows))

@@ -20,6 +20,31 @@ struct TrainedModel {
     folded = model.folded()
   }
 
+  /// What the model takes and tells of a table's rows.
+  ///
+  /// - Parameter source: Names the table in errors.
+  func table(for source: String) throws(Failure) -> TableSpecification {
+    guard let table = specification.table else {
+      throw Failure("\(path): expected a model that was trained on a table, for \(source); found one of images")
+    }
+    return table
+  }
+
+  /// The model's outputs for all of `examples`, `[count, outputs]`, which must be finite.
+  func outputs(of examples: any DataSource<Float>, _ source: String) throws -> Tensor<Float> {
+    var sampler = BatchSampler(count: examples.count, batchSize: 1000, shuffle: false)
+    var parts: [Tensor<Float>] = []
+    while let rows = sampler.next() {
+      let outputs = folded(try examples.batch(rows: rows).features)
+      guard outputs.isAllFinite() else {
+        throw Failure(
+          "\(path): expected finite scores, found others for \(source), rows \(rows[0]) … \(rows.last ?? 0)")
+      }
+      parts.append(outputs)
+    }
+    return parts.isEmpty ? .zeros(shape: [0, specification.classes]) : .concatenated(parts)
+  }
+
   /// `examples` as the model takes them.
   ///
   /// - Parameter source: Names the examples in errors.

@@ -44,10 +44,13 @@ struct OwnTrainingData: ParsableArguments {
     }
   }
 
-  func apply(_ test: DataOptions, to configuration: inout RunConfiguration) throws {
+  func apply(
+    _ test: DataOptions, _ table: TableTrainingOptions, to configuration: inout RunConfiguration
+  ) throws {
     var training: DataSelection.Files?
     if let trainImages, let trainLabels { training = .init(images: trainImages, labels: trainLabels) }
     if training != nil || !test.isEmpty { configuration.data = try test.selection(training: training) }
+    if let table = try table.selection(test.table) { configuration.data.table = table }
     if configuration.data.test != nil, configuration.data.training == nil {
       throw ValidationError("--test-images: expected --train-images and --train-labels beside it, found neither")
     }

@@ -14,4 +14,11 @@ public protocol DataSource<Scalar> {
   ///
   /// Rows are in `0 ..< count` and may repeat.
   func batch(rows: [Int]) throws -> (features: Tensor<Scalar>, labels: [Int])
+  /// The numbers that a regression's outputs shall be for the examples `rows`, `[rows.count, outputs]`; nil, the default, where examples
+  /// have classes alone.
+  func targets(rows: [Int]) throws -> Tensor<Scalar>?
+}
+
+extension DataSource {
+  public func targets(rows: [Int]) throws -> Tensor<Scalar>? { nil }
 }

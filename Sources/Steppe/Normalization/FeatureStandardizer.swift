@@ -52,6 +52,11 @@ public struct FeatureStandardizer: FeatureNormalizer, Equatable {
 
   public func layer<Scalar: TensorScalar>(_: Scalar.Type) -> any Layer<Scalar> { FeatureScaling<Scalar>(map) }
 
+  /// What takes back as a layer, x = z·σ + μ: as a regression's last one it gives outputs in the target's own units.
+  public func inverseLayer<Scalar: TensorScalar>(_: Scalar.Type = Scalar.self) -> FeatureScaling<Scalar> {
+    FeatureScaling<Scalar>(inverse)
+  }
+
   public func save(to path: String) throws(FileError) {
     try FeatureNormalizerFile.write(self, to: path)
   }

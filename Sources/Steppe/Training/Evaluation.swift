@@ -48,7 +48,7 @@ public func evaluate<Scalar: TensorScalar>(
   while let rows = sampler.next() {
     let (features, labels) = try checkedBatch(of: data, rows: rows)
     let scores = try checkedScores(try scores(features), rows: rows.count, classes: data.classes)
-    sum += Double(loss(scores, labels).loss) * Double(rows.count)
+    sum += Double(try loss(scores, labels, of: data, rows: rows).loss) * Double(rows.count)
     if confusion.classes < scores.shape[1] { confusion = confusion.widened(to: scores.shape[1]) }
     confusion.add(labels: labels, predictions: scores.argmaxOfRows())
   }

@@ -1,6 +1,6 @@
 import Glibc
 
-/// The training loop for classifiers: shuffled batches, progress, validation, early stopping, checkpoints, and resumption.
+/// The training loop for classifiers, and by a loss of targets for regressions: shuffled batches, progress, validation, early stopping, checkpoints, and resumption.
 ///
 /// ```swift
 /// let trainer = Trainer(model: model, optimizer: SGD(model.parameters, learningRate: 0.1, momentum: 0.9))
@@ -33,6 +33,8 @@ import Glibc
 ///
 /// **NaN and infinity** stop training with an error that says where they first came up. No checkpoint is written of a model that holds
 /// any, so the last one is good.
+///
+/// **In a regression**, whose ``TrainingLoss/usesTargets``, examples are of one class and the training accuracy is 0.
 ///
 /// A trainer is a reference without locks, for one task at a time, as the model is.
 public final class Trainer<Scalar: TensorScalar> {
@@ -244,7 +246,7 @@ public final class Trainer<Scalar: TensorScalar> {
     }
     let (output, pullback) = model.forward(features)
     let scores = try checkedScores(output, rows: rows.count, classes: data.classes)
-    let (value, gradient) = loss(scores, labels)
+    let (value, gradient) = try loss(scores, labels, of: data, rows: rows)
     guard value.isFinite else {
       model.randomGenerators = generators
       throw notFinite(.first(in: model, features))
@@ -258,7 +260,8 @@ public final class Trainer<Scalar: TensorScalar> {
     optimizer.step()
     state.step += 1
     state.epoch.loss += Double(value) * Double(rows.count)
-    state.epoch.correct += zip(scores.argmaxOfRows(), labels).count { $0 == $1 }
+    // A regression has no classes to be right about.
+    if !loss.usesTargets { state.epoch.correct += zip(scores.argmaxOfRows(), labels).count { $0 == $1 } }
     state.epoch.examples += rows.count
   }
 
