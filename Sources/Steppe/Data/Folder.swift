@@ -12,14 +12,13 @@ package enum Folder {
   ///
   /// - Throws: ``FileError`` where that can't be done or the folder takes no files; `purpose` says what it is for, "a folder for runs".
   package static func make(_ path: String, _ purpose: String) throws(FileError) {
-    func make(_ path: String) throws(FileError) {
-      if exists(path) { return }
+    func make(_ path: String) -> Bool {
+      if exists(path) { return true }
       let parent = parent(of: path)
-      if parent != path, parent != "." { try make(parent) }
-      if mkdir(path, 0o777) != 0, !exists(path) { throw refusal(path, .cannotWrite, purpose) }
+      if parent != path, parent != ".", !make(parent) { return false }
+      return mkdir(path, 0o777) == 0 || exists(path)
     }
-    try make(path)
-    guard access(path, W_OK) == 0 else { throw refusal(path, .cannotWrite, purpose) }
+    guard make(path), access(path, W_OK) == 0 else { throw refusal(path, .cannotWrite, purpose) }
   }
 
   /// The names of what the folder holds.

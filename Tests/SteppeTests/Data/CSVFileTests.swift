@@ -152,7 +152,7 @@ import Steppe
     let error = #expect(throws: FileError.self) { try CSV.read(path, columns: ["a", "q"], as: Float.self) }
     #expect(error?.description == "\(path): no such entry: expected a column 'q', found a, b, c")
     // What is written reads back.
-    let x = Tensor<Double>([[0.1, -1e300], [.pi, 4.9e-324]])
+    let x = Tensor<Double>([[0.1, -1e300], [.pi, .leastNonzeroMagnitude]])
     try CSV.write(x, header: ["p", "q, \"r\""], to: folder("w.csv"))
     let back = try CSV.read(folder("w.csv"), as: Double.self)
     #expect(back.rows.scalars == x.scalars && back.names == ["p", "q, \"r\""])

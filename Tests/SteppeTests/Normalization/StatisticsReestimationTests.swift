@@ -20,21 +20,24 @@ import Testing
     let features = Tensor(shape: [rows, columns], scalars: x)
     let data = try Dataset(features: features, labels: Array(repeating: 0, count: rows))
     let wanted = population(x, columns: columns)
+    // A batch's mean of 1e5 is rounded by up to 1e-11, which moves a variance of 9 by up to 2·3·1e-11.
+    // Each of up to 500 merges rounds the mean.
+    let (bound, meanBound) = (1e-11, 1e-14)
     for batchSize in [2, 7, 256, 1003, 5000] {
       let norm = BatchNorm<Double>(columns)
       norm.batchesTracked = 3
       try norm.reestimateStatistics(on: data, batchSize: batchSize)
-      BatchNormAccuracyTests.expectClose(norm.runningMean.scalars, wanted.mean, 1e-15, "mean by \(batchSize)")
-      BatchNormAccuracyTests.expectClose(norm.runningVariance.scalars, wanted.variance, 1e-12, "\(batchSize)")
+      BatchNormAccuracyTests.expectClose(norm.runningMean.scalars, wanted.mean, meanBound, "mean by \(batchSize)")
+      BatchNormAccuracyTests.expectClose(norm.runningVariance.scalars, wanted.variance, bound, "\(batchSize)")
       #expect(norm.batchesTracked == 3)
     }
     let (renorm, simple) = (BatchRenorm<Double>(columns), MeanOnlyBatchNorm<Double>(columns))
     try renorm.reestimateStatistics(on: data, batchSize: 100)
     try simple.reestimateStatistics(on: data, batchSize: 100)
-    BatchNormAccuracyTests.expectClose(renorm.runningMean.scalars, wanted.mean, 1e-15, "renorm's mean")
+    BatchNormAccuracyTests.expectClose(renorm.runningMean.scalars, wanted.mean, meanBound, "renorm's mean")
     let deviations = wanted.variance.map { ($0 + 1e-5).squareRoot() }
-    BatchNormAccuracyTests.expectClose(renorm.runningDeviation.scalars, deviations, 1e-12, "renorm's deviation")
-    BatchNormAccuracyTests.expectClose(simple.runningMean.scalars, wanted.mean, 1e-15, "mean-only's mean")
+    BatchNormAccuracyTests.expectClose(renorm.runningDeviation.scalars, deviations, bound, "renorm's deviation")
+    BatchNormAccuracyTests.expectClose(simple.runningMean.scalars, wanted.mean, meanBound, "mean-only's mean")
   }
 
   /// One batch through a network: what a layer that takes each batch whole would keep.
