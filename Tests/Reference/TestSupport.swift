@@ -97,7 +97,7 @@ public func worstError<Scalar: BinaryFloatingPoint>(
 /// Ulps that a result may be off which goes by a sum of `count` terms: a few, and in Double, where a sum has nothing wider to go on
 /// in, what their roundings come to at random.
 public func sumTolerance<Scalar: BinaryFloatingPoint>(_ count: Int, _ type: Scalar.Type) -> Double {
-  type == Double.self ? 6 + Double(count).squareRoot() / 4 : 4
+  type == Double.self ? 8 + Double(count).squareRoot() / 3 : 4
 }
 
 /// Central differences of `function` at `point`, with steps of about the cube root of Double's epsilon: good to about 1e-9 relative

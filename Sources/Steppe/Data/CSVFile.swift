@@ -338,11 +338,12 @@ extension CSV {
   ///   - columns: The columns that are read, by name, or without names by number, in this order; all by default.
   ///   - format: How the file is to be understood.
   ///   - missing: What becomes of missing numbers; `.mean` gives NaN.
+  ///   - type: The numbers' type.
   /// - Throws: ``FileError``: the file is missing, empty or ragged, a column is unknown, or a field, named by row and column, no finite
   ///   number.
   public static func read<Scalar: TensorScalar>(
     _ path: String, columns: [String]? = nil, format: CSVFormat = CSVFormat(), missing: MissingValues = .refuse,
-    as _: Scalar.Type = Scalar.self
+    as type: Scalar.Type = Scalar.self
   ) throws(FileError) -> (rows: Tensor<Scalar>, names: [String]) {
     let table = try CSVFile(path, format: format)
     let file = try FeatureFile(table, columns: columns, without: [], missing: missing)

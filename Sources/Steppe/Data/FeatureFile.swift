@@ -59,7 +59,7 @@ public struct FeatureFile: Sendable {
   /// - Parameters:
   ///   - path: An NPY file, as its first bytes tell, or else a table of comma-separated values.
   ///   - columns: The columns of a table that are read, in this order, by name, or by number where they have none; all by default.
-  ///   - without: Columns that are left out.
+  ///   - omitted: Columns that are left out.
   ///   - format: How a table is to be understood.
   ///   - missing: What becomes of missing numbers.
   /// - Throws: ``FileError``: the file is missing, empty, truncated or of another format, or has no such column.
