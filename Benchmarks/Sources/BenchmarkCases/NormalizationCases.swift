@@ -6,13 +6,13 @@ let normalizationCases: [BenchmarkCase] =
   normalizedShapes.flatMap { batchNormCases($0, .channelsFirst) }
   + normalizedShapes.filter { $0.count == 4 }.flatMap { batchNormCases($0, .channelsLast) }
   + featureShapes.flatMap { shape in
-    normalizationCases("layernorm", shape, shape) { LayerNorm(shape.last!) }
-      + normalizationCases("rmsnorm", shape, shape) { RMSNorm(shape.last!) }
+    normalizationCases("layernorm", shape, shape) { LayerNorm<Float>(shape.last!) }
+      + normalizationCases("rmsnorm", shape, shape) { RMSNorm<Float>(shape.last!) }
   }
   + groupedShapes.flatMap { shape in
     [ChannelPlace.channelsFirst, .channelsLast].flatMap { layout in
-      channelCases("groupnorm", shape, layout) { GroupNorm(shape[1], layout: layout) }
-        + channelCases("instancenorm", shape, layout) { InstanceNorm(shape[1], layout: layout) }
+      channelCases("groupnorm", shape, layout) { GroupNorm<Float>(shape[1], layout: layout) }
+        + channelCases("instancenorm", shape, layout) { InstanceNorm<Float>(shape[1], layout: layout) }
     }
   }
 
@@ -28,8 +28,8 @@ private let featureShapes = [[64, 256], [4096, 1024], [64, 128, 768], [8192, 409
 private let groupedShapes = [[32, 64, 28, 28], [64, 64, 56, 56]]
 
 /// Channels last where `layout` says so.
-private func channelCases<L: Layer<Float>>(
-  _ subject: String, _ shape: [Int], _ layout: ChannelPlace, _ layer: @escaping @Sendable () -> L
+private func channelCases(
+  _ subject: String, _ shape: [Int], _ layout: ChannelPlace, _ layer: @escaping @Sendable () -> any Layer<Float>
 ) -> [BenchmarkCase] {
   layout == .channelsFirst
     ? normalizationCases(subject, shape, shape, layer)
@@ -37,15 +37,16 @@ private func channelCases<L: Layer<Float>>(
 }
 
 private func batchNormCases(_ shape: [Int], _ layout: ChannelPlace) -> [BenchmarkCase] {
-  channelCases("batchnorm", shape, layout) { BatchNorm(shape[1], layout: layout) }
+  channelCases("batchnorm", shape, layout) { BatchNorm<Float>(shape[1], layout: layout) }
 }
 
 /// A normalization in training, of `shape` as the name tells it and `stored` in memory.
-private func normalizationCases<L: Layer<Float>>(
-  _ subject: String, _ shape: [Int], _ stored: [Int], place: String = "", _ make: @escaping @Sendable () -> L
+private func normalizationCases(
+  _ subject: String, _ shape: [Int], _ stored: [Int], place: String = "",
+  _ make: @escaping @Sendable () -> any Layer<Float>
 ) -> [BenchmarkCase] {
   let bytes = bytes(shape.reduce(1, *))
-  let data: @Sendable () -> (layer: L, x: Tensor<Float>, dy: Tensor<Float>) = {
+  let data: @Sendable () -> (layer: any Layer<Float>, x: Tensor<Float>, dy: Tensor<Float>) = {
     (make(), normalData(stored, mean: 3), normalData(stored, seed: 2))
   }
   return [
