@@ -133,7 +133,8 @@ import Testing
   }
 
   @Test func gradientsEqualCentralDifferences() {
-    var generator = TestGenerator()
+    // Always the same values: two that nearly agree make a group of two too steep for a central difference.
+    var generator = TestGenerator(fixed: "gradientsEqualCentralDifferences")
     checkGradients(LayerNorm<Double>([3, 5]), inputShape: [4, 3, 5], &generator)
     checkGradients(LayerNorm<Double>(7, bias: false), inputShape: [2, 3, 7], &generator)
     checkGradients(RMSNorm<Double>([9]), inputShape: [4, 9], &generator)

@@ -65,7 +65,9 @@ import Testing
     let dx = pullback(Tensor(shape: shape.output, scalars: dy))
     let size = [Double](repeating: 1, count: x.count)
     let error = worstError(dx.scalars, expected.dx, magnitude: size)
-    #expect(dx.shape == shape.input && error.ulps <= 16, "\(Scalar.self) \(shape): dx \(error)")
+    // A value may be the greatest of every window over it: as many additions.
+    let bound = 16 + Double(shape.kernel.0 * shape.kernel.1)
+    #expect(dx.shape == shape.input && error.ulps <= bound, "\(Scalar.self) \(shape): dx \(error)")
   }
 
   private static func checkMean<Scalar: TensorScalar>(_ round: Int, _ generator: inout TestGenerator, _: Scalar.Type) {
