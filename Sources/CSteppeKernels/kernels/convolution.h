@@ -22,7 +22,6 @@ static void K(copy_planes)(const void *x, ptrdiff_t x_plane, ptrdiff_t x_row, pt
   }
 }
 
-#define UNROLL _Pragma("clang loop unroll(full)")
 // Vectors of a run that are copied together.
 #define MOST_VECTORS ((size_t)4)
 
@@ -191,4 +190,3 @@ static void K(patch_dots)(const void *planes, const ptrdiff_t *offsets, size_t d
 #undef MOST_DOTS
 #undef MOST_ROWS
 #undef MOST_VECTORS
-#undef UNROLL

@@ -1,19 +1,16 @@
 // Normalization of rows, each by its own statistics: layer, RMS, group and instance normalization (SPEC §6 to §8). Built on the runs of
-// `normalization.h`.
+// `runs.h`.
 //
 // A row is read from memory once in a pass: its statistics are taken, and it is normalized while the cache holds it. Backward takes a
 // block of rows, so that what is kept for each feature (γ, and the sums of dγ and dβ) is loaded once for two of them; the sums go
 // in the scalar type over a block and are merged in double.
 
-#define GROUP_LINE ((size_t)(64 / sizeof(scalar)))
 // Values that the shift is the mean of.
 #define SAMPLED ((size_t)16)
 // Rows of a block: their sums in a float lane before they are merged in double.
 #define GROUP_ROWS ((size_t)16)
 // Bytes of x and dy in a block of rows, which the second-level cache holds until dx is made of them.
 #define GROUP_BYTES ((size_t)256 << 10)
-#define GROUP_STRIP ((size_t)(4096 / sizeof(scalar)))
-#define GROUP_UNROLL _Pragma("clang loop unroll(full)")
 
 // One row's numbers: x̂ = (x − shift)·rstd + offset.
 typedef struct K(standard) {
@@ -61,12 +58,12 @@ INLINE void K(features_normalize)(const bool streamed, const scalar *x, scalar *
   const vector shift = splat(k.shift), rstd = splat(k.rstd), offset = splat(k.offset);
   size_t c = 0;
   if (streamed) {
-    const size_t head = K(head)(y);
+    const size_t head = head_of(y);
     for (; c < head && c < n; c++) y[c] = ((x[c] - k.shift) * k.rstd + k.offset) * gamma[c] + beta[c];
   }
-  for (; c + GROUP_LINE <= n; c += GROUP_LINE) {
+  for (; c + LINE <= n; c += LINE) {
     __builtin_prefetch(next + c, 0, 2);
-    GROUP_UNROLL for (size_t i = c; i < c + GROUP_LINE; i += LANES) {
+    UNROLL for (size_t i = c; i < c + LINE; i += LANES) {
       const vector v = ((load(x + i) - shift) * rstd + offset) * load(gamma + i) + load(beta + i);
       if (streamed) {
         stream_store(y + i, v);
@@ -91,7 +88,7 @@ INLINE void K(features_sums)(const size_t rows, const scalar *x, const scalar *d
     for (size_t c = start; c < end; c += LANES) {
       const vector g = load(gamma + c);
       vector first = load(u + c), second = load(v + c);
-      GROUP_UNROLL for (size_t r = 0; r < rows; r++) {
+      UNROLL for (size_t r = 0; r < rows; r++) {
         const vector w = load(dy + r * stride + c);
         const vector h = (load(x + r * stride + c) - splat(k[r].shift)) * splat(k[r].rstd) + splat(k[r].offset);
         const vector p = w * h;
@@ -103,7 +100,7 @@ INLINE void K(features_sums)(const size_t rows, const scalar *x, const scalar *d
       store(u + c, first);
       store(v + c, second);
     }
-    GROUP_UNROLL for (size_t r = 0; r < rows; r++) add_to(sums[r], s[r]), add_to(sums[r] + LANES, q[r]);
+    UNROLL for (size_t r = 0; r < rows; r++) add_to(sums[r], s[r]), add_to(sums[r] + LANES, q[r]);
   }
 }
 
@@ -113,11 +110,11 @@ INLINE void K(features_gradient)(const bool streamed, const scalar *x, const sca
   const vector shift = splat(k.shift), rstd = splat(k.rstd), slope = splat(b), rest = splat(e);
   size_t c = 0;
   if (streamed) {
-    const size_t head = K(head)(dx);
+    const size_t head = head_of(dx);
     for (; c < head && c < n; c++) dx[c] = dy[c] * gamma[c] * k.rstd + ((x[c] - k.shift) * b + e);
   }
-  for (; c + GROUP_LINE <= n; c += GROUP_LINE) {
-    GROUP_UNROLL for (size_t i = c; i < c + GROUP_LINE; i += LANES) {
+  for (; c + LINE <= n; c += LINE) {
+    UNROLL for (size_t i = c; i < c + LINE; i += LANES) {
       const vector v = load(dy + i) * load(gamma + i) * rstd + ((load(x + i) - shift) * slope + rest);
       if (streamed) {
         stream_store(dx + i, v);
@@ -144,14 +141,14 @@ INLINE void K(coefficients)(const steppe_groups *groups, const double *statistic
 // A block of rows that share γ: their totals, and what they add to d_gamma and d_beta.
 static void K(features_totals)(const steppe_groups *groups, size_t rows, const scalar *x, const scalar *dy, const scalar *gamma,
                                const double *statistics, double *totals, double *d_gamma, double *d_beta) {
-  _Alignas(64) scalar u[GROUP_STRIP], v[GROUP_STRIP];
+  _Alignas(64) scalar u[STRIP], v[STRIP];
   const size_t n = groups->channels, even = n / LANES * LANES;
   standard k[GROUP_ROWS];
   double sums[GROUP_ROWS][2 * LANES];
   __builtin_memset(sums, 0, rows * sizeof *sums);
   for (size_t r = 0; r < rows; r++) k[r] = K(standard_of)(statistics + 3 * r, groups->epsilon);
-  for (size_t start = 0; start < even; start += GROUP_STRIP) {
-    const size_t columns = even - start < GROUP_STRIP ? even - start : GROUP_STRIP;
+  for (size_t start = 0; start < even; start += STRIP) {
+    const size_t columns = even - start < STRIP ? even - start : STRIP;
     __builtin_memset(u, 0, columns * sizeof(scalar));
     __builtin_memset(v, 0, columns * sizeof(scalar));
     size_t r = 0;
@@ -252,7 +249,7 @@ static void K(group_normalize)(steppe_group_pass pass, const steppe_groups *grou
                        (double)beta[c] - statistics[1] * scale, true, groups->stream);
     }
   }
-  if (groups->stream) K(finish_stream)();
+  if (groups->stream) finish_stream();
 }
 
 static void K(group_gradient)(steppe_group_pass pass, const steppe_groups *groups, const void *from, const void *gradient, void *to,
@@ -284,13 +281,10 @@ static void K(group_gradient)(steppe_group_pass pass, const steppe_groups *group
       }
     }
   }
-  if (groups->stream) K(finish_stream)();
+  if (groups->stream) finish_stream();
 }
 
-#undef GROUP_LINE
 #undef SAMPLED
 #undef GROUP_ROWS
 #undef GROUP_BYTES
-#undef GROUP_STRIP
-#undef GROUP_UNROLL
 #undef standard

@@ -3,7 +3,7 @@
 //
 // Every pass computes u by the same operations, so what one has found to be the greatest another finds again.
 
-#define STRIP ((size_t)512)
+#define NORM_STRIP ((size_t)512)
 // Rows whose sums may run in the scalar type.
 #define ROWS ((size_t)16)
 
@@ -64,8 +64,8 @@ static void K(column_greatest)(const void *x, ptrdiff_t ldx, size_t rows, size_t
                                void *greatest) {
   const scalar *s = shift, *q = rest;
   scalar *most = greatest;
-  for (size_t start = 0; start < columns; start += STRIP) {
-    const size_t end = columns - start < STRIP ? columns : start + STRIP;
+  for (size_t start = 0; start < columns; start += NORM_STRIP) {
+    const size_t end = columns - start < NORM_STRIP ? columns : start + NORM_STRIP;
     for (size_t r = 0; r < rows; r++) {
       const scalar *at = (const scalar *)x + (ptrdiff_t)r * ldx;
       size_t c = start;
@@ -91,8 +91,8 @@ INLINE vector K(norm_slope)(const steppe_norm kind, vector u, vector limit, vect
 
 INLINE void K(norm_gradient)(const steppe_norm kind, const scalar *x, ptrdiff_t ldx, const scalar *dy, ptrdiff_t lddy, scalar *dx,
                              ptrdiff_t lddx, size_t rows, size_t columns, const scalar *const k[6]) {
-  for (size_t start = 0; start < columns; start += STRIP) {
-    const size_t end = columns - start < STRIP ? columns : start + STRIP;
+  for (size_t start = 0; start < columns; start += NORM_STRIP) {
+    const size_t end = columns - start < NORM_STRIP ? columns : start + NORM_STRIP;
     for (size_t r = 0; r < rows; r++) {
       const scalar *at = x + (ptrdiff_t)r * ldx, *gradient = dy + (ptrdiff_t)r * lddy;
       scalar *to = dx + (ptrdiff_t)r * lddx;
@@ -122,5 +122,5 @@ static void K(column_norm_gradient)(steppe_norm kind, const void *x, ptrdiff_t l
   }
 }
 
-#undef STRIP
+#undef NORM_STRIP
 #undef ROWS

@@ -28,9 +28,6 @@
 #define MOST_VECTORS ((size_t)4)
 #define FEW ((size_t)4)
 #endif
-// Elements of a cache line.
-#define LINE ((size_t)(64 / sizeof(scalar)))
-#define UNROLL _Pragma("clang loop unroll(full)")
 
 enum { K(tile_rows) = TILE_ROWS, K(tile_columns) = TILE_COLUMNS };
 
@@ -361,8 +358,6 @@ static void K(multiply_few)(const void *a, ptrdiff_t lda, const void *b, ptrdiff
   }
 }
 
-#undef UNROLL
-#undef LINE
 #undef STEPPE_EACH_HEIGHT
 #undef FEW
 #undef MOST_VECTORS

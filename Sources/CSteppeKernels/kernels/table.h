@@ -8,6 +8,8 @@
 #include "convolution.h"
 #include "softmax.h"
 #include "normalization.h"
+#include "columns.h"
+#include "runs.h"
 #include "norms.h"
 #include "channels.h"
 #include "groups.h"
@@ -120,3 +122,14 @@ const steppe_kernel_table K(steppe_table) = {
 #undef AS_SLICE
 #undef LOAD_SLICE
 #undef STORE_SLICE
+#undef LINE
+#undef UNROLL
+#undef STRIP
+#undef ADDITIONS
+#undef STREAMED
+#undef strips
+#undef positive
+#undef passed
+#undef head_of
+#undef fetch
+#undef finish_stream

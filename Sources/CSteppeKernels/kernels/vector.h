@@ -33,6 +33,10 @@ typedef double K(unaligned_wide) __attribute__((vector_size(STEPPE_VECTOR_BYTES 
 
 #define LANES ((size_t)(STEPPE_VECTOR_BYTES / sizeof(scalar)))
 
+// Elements of a cache line.
+#define LINE ((size_t)(64 / sizeof(scalar)))
+#define UNROLL _Pragma("clang loop unroll(full)")
+
 #define INLINE static inline __attribute__((always_inline, unused))
 
 INLINE vector K(load)(const scalar *p) { return *(const K(unaligned) *)p; }
