@@ -914,8 +914,8 @@ static void check_product(size_t rows, size_t columns, size_t depth, size_t gap,
       {1, 1, false, STEPPE_IDENTITY}, {0.5, -1.5, true, STEPPE_RELU},  {1, 1, true, STEPPE_GELU},
       {2, 0, true, STEPPE_SIGMOID},   {1, 0.5, false, STEPPE_LEAKY_RELU}};
   const void *bias = random_at(7, columns, where, 0, 2);
-  static double row_biases[64];
-  static float float_biases[64];
+  static double row_biases[512];
+  static float float_biases[512];
   void *row_bias = scalar_bytes == 4 ? (void *)float_biases : (void *)row_biases;
   for (size_t r = 0; r < rows; r++) set(row_bias, r, centered());
   void *c = place(6, STEPPE_EXTENT(rows, ldc, columns), where);
