@@ -23,6 +23,18 @@ INLINE standard K(standard_of)(const double *statistics, double epsilon) {
   return (standard){(scalar)statistics[0], (scalar)rstd, (scalar)(-statistics[1] * rstd)};
 }
 
+// The mean of values spread over `n`, added in chains that don't wait for one another.
+INLINE double K(sampled_mean)(const scalar *x, size_t n) {
+  const size_t step = n / SAMPLED;
+  double sums[4] = {0}, few = 0;
+  if (step == 0) {
+    for (size_t i = 0; i < n; i++) few += (double)x[i];
+    return (double)(scalar)(few / (double)n);
+  }
+  UNROLL for (size_t i = 0; i < SAMPLED; i++) sums[i % 4] += (double)x[i * step];
+  return (double)(scalar)(((sums[0] + sums[1]) + (sums[2] + sums[3])) / (double)SAMPLED);
+}
+
 // Shift, remainder and variance of `n` values, or 0, 0 and the mean square.
 static void K(group_moments)(const scalar *x, size_t n, bool centered, double *statistics) {
   const double m = (double)n;
@@ -33,9 +45,7 @@ static void K(group_moments)(const scalar *x, size_t n, bool centered, double *s
     statistics[2] = squares / m;
     return;
   }
-  const size_t places = n < SAMPLED ? n : SAMPLED;
-  for (size_t i = 0; i < places; i++) shift += (double)x[i * (n / places)];
-  shift = (double)(scalar)(shift / (double)places);
+  shift = K(sampled_mean)(x, n);
   if (!__builtin_isfinite(shift)) shift = (double)x[0];
   for (int turn = 0; turn < 2; turn++) {
     sum = squares = 0;
@@ -78,10 +88,10 @@ INLINE void K(features_normalize)(const bool streamed, const scalar *x, scalar *
   for (; c < n; c++) y[c] = ((x[c] - k.shift) * k.rstd + k.offset) * gamma[c] + beta[c];
 }
 
-// The sums of `rows` rows over a strip of whole vectors: Σγ·dy and Σγ·dy·x̂ of each row, in 2 · LANES doubles, and what is added to
+// The sums of `rows` rows over a strip of whole vectors: Σγ·dy and Σγ·dy·x̂ of each row, in lanes of doubles, and what is added to
 // each feature's Σdy and Σdy·x̂ in `u` and `v`.
 INLINE void K(features_sums)(const size_t rows, const scalar *x, const scalar *dy, size_t stride, size_t columns,
-                             const scalar *gamma, const standard *k, scalar *u, scalar *v, double (*sums)[2 * LANES]) {
+                             const scalar *gamma, const standard *k, scalar *u, scalar *v, wide (*sums)[2]) {
   for (size_t start = 0; start < columns; start += 16 * LANES) {
     const size_t end = columns - start < 16 * LANES ? columns : start + 16 * LANES;
     vector s[2] = {splat(0), splat(0)}, q[2] = {splat(0), splat(0)};
@@ -100,13 +110,17 @@ INLINE void K(features_sums)(const size_t rows, const scalar *x, const scalar *d
       store(u + c, first);
       store(v + c, second);
     }
-    UNROLL for (size_t r = 0; r < rows; r++) add_to(sums[r], s[r]), add_to(sums[r] + LANES, q[r]);
+    UNROLL for (size_t r = 0; r < rows; r++) {
+      sums[r][0] += __builtin_convertvector(s[r], wide);
+      sums[r][1] += __builtin_convertvector(q[r], wide);
+    }
   }
 }
 
-// dx = γ·dy·rstd + b·(x − shift) + e
+// dx = γ·dy·rstd + b·(x − shift) + e. Fetches as much of a row that comes `ahead` values later, so that memory does not stand idle while
+// what is mapped comes from the cache.
 INLINE void K(features_gradient)(const bool streamed, const scalar *x, const scalar *dy, scalar *dx, size_t n,
-                                 const scalar *gamma, standard k, scalar b, scalar e) {
+                                 const scalar *gamma, standard k, scalar b, scalar e, size_t ahead) {
   const vector shift = splat(k.shift), rstd = splat(k.rstd), slope = splat(b), rest = splat(e);
   size_t c = 0;
   if (streamed) {
@@ -114,6 +128,8 @@ INLINE void K(features_gradient)(const bool streamed, const scalar *x, const sca
     for (; c < head && c < n; c++) dx[c] = dy[c] * gamma[c] * k.rstd + ((x[c] - k.shift) * b + e);
   }
   for (; c + LINE <= n; c += LINE) {
+    __builtin_prefetch(x + c + ahead, 0, 2);
+    __builtin_prefetch(dy + c + ahead, 0, 2);
     UNROLL for (size_t i = c; i < c + LINE; i += LANES) {
       const vector v = load(dy + i) * load(gamma + i) * rstd + ((load(x + i) - shift) * slope + rest);
       if (streamed) {
@@ -144,7 +160,7 @@ static void K(features_totals)(const steppe_groups *groups, size_t rows, const s
   _Alignas(64) scalar u[STRIP], v[STRIP];
   const size_t n = groups->channels, even = n / LANES * LANES;
   standard k[GROUP_ROWS];
-  double sums[GROUP_ROWS][2 * LANES];
+  wide sums[GROUP_ROWS][2];
   __builtin_memset(sums, 0, rows * sizeof *sums);
   for (size_t r = 0; r < rows; r++) k[r] = K(standard_of)(statistics + 3 * r, groups->epsilon);
   for (size_t start = 0; start < even; start += STRIP) {
@@ -173,21 +189,20 @@ static void K(features_totals)(const steppe_groups *groups, size_t rows, const s
       d_beta[c] += w;
       d_gamma[c] += p;
     }
-    for (size_t lane = 0; lane < LANES; lane++) first += sums[r][lane], second += sums[r][LANES + lane];
-    totals[2 * r] = first;
-    totals[2 * r + 1] = second;
+    totals[2 * r] = first + K(sum_lanes)(&sums[r][0]);
+    totals[2 * r + 1] = second + K(sum_lanes)(&sums[r][1]);
   }
 }
 
 static void K(features_map)(const steppe_groups *groups, const scalar *x, const scalar *dy, scalar *dx, const scalar *gamma,
-                            const double *statistics, const double *totals) {
+                            const double *statistics, const double *totals, size_t ahead) {
   double a, b, e;
   K(coefficients)(groups, statistics, totals, &a, &b, &e);
   const standard k = {(scalar)statistics[0], (scalar)a, 0};
   if (groups->stream) {
-    K(features_gradient)(true, x, dy, dx, groups->channels, gamma, k, (scalar)b, (scalar)e);
+    K(features_gradient)(true, x, dy, dx, groups->channels, gamma, k, (scalar)b, (scalar)e, ahead);
   } else {
-    K(features_gradient)(false, x, dy, dx, groups->channels, gamma, k, (scalar)b, (scalar)e);
+    K(features_gradient)(false, x, dy, dx, groups->channels, gamma, k, (scalar)b, (scalar)e, ahead);
   }
 }
 
@@ -275,7 +290,8 @@ static void K(group_gradient)(steppe_group_pass pass, const steppe_groups *group
     // Backwards: what came last is nearest.
     for (size_t r = start + rows; r-- > start;) {
       if (s == 1) {
-        K(features_map)(groups, x + r * n, dy + r * n, dx + r * n, gamma, statistics + 3 * r, totals + 2 * r);
+        const size_t ahead = r + block < groups->rows ? block * n : 0;
+        K(features_map)(groups, x + r * n, dy + r * n, dx + r * n, gamma, statistics + 3 * r, totals + 2 * r, ahead);
       } else {
         K(runs_map)(groups, x + r * n, dy + r * n, dx + r * n, gamma, statistics + 3 * r, totals + 2 * r);
       }

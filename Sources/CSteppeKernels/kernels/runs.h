@@ -25,8 +25,7 @@ INLINE void K(sums_runs)(const bool gradient, const bool masked, const scalar *x
   const size_t whole = length / LANES * LANES, left = length - whole;
   // The lanes that count in a run's last vector: it reaches back over values that have been added, or where the run is shorter
   // than a vector it has spare lanes at its end.
-  ivector fresh;
-  for (size_t i = 0; i < LANES; i++) fresh[i] = (length < LANES ? i < left : i >= LANES - left) ? -1 : 0;
+  const ivector fresh = length < LANES ? K(first_lanes)(left) : ~K(first_lanes)(LANES - left);
   wide total_u = {0}, total_v = {0};
   vector u[WAYS], v[WAYS];
   UNROLL for (size_t way = 0; way < WAYS; way++) u[way] = v[way] = splat(0);
@@ -56,10 +55,10 @@ INLINE void K(sums_runs)(const bool gradient, const bool masked, const scalar *x
           i += LANES;
         }
         if (left) {
-          const vector end_x = length < LANES ? load_first(x, length, k.shift) : load(x + length - LANES);
+          const vector end_x = length < LANES ? K(load_tail)(x, length, k.shift) : load(x + length - LANES);
           const vector d = choose(fresh, end_x - shift, splat(0));
           vector w = d;
-          if (gradient) w = choose(fresh, length < LANES ? load_first(dy, length, 0) : load(dy + length - LANES), splat(0));
+          if (gradient) w = choose(fresh, length < LANES ? K(load_tail)(dy, length, 0) : load(dy + length - LANES), splat(0));
           if (masked) w = passed(d * scale + offset, w);
           u[WAYS - 1] += w;
           v[WAYS - 1] += w * d;
@@ -81,7 +80,8 @@ INLINE void K(sums_runs)(const bool gradient, const bool masked, const scalar *x
     total_u += __builtin_convertvector(u[way], wide);
     total_v += __builtin_convertvector(v[way], wide);
   }
-  for (size_t i = 0; i < LANES; i++) *first += total_u[i], *second += total_v[i];
+  *first += K(sum_lanes)(&total_u);
+  *second += K(sum_lanes)(&total_v);
 }
 
 // Elements of one turn of a map's loop: two whole lines.
@@ -101,8 +101,8 @@ INLINE void K(map_run)(const bool gradient, const bool masked, const bool relu, 
                        const scalar *dy, scalar *y, size_t length, K(line) k) {
   const vector none = splat(0);
   if (length < LANES) {
-    const vector r = map_value(load_first(x, length, k.shift), gradient ? load_first(dy, length, 0) : none);
-    store_first(y, r, length);
+    const vector r = map_value(K(load_tail)(x, length, k.shift), gradient ? K(load_tail)(dy, length, 0) : none);
+    K(store_tail)(y, r, length);
     return;
   }
   const size_t head = streamed ? head_of(y) : 0, last = length - LANES;
