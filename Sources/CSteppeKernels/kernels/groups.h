@@ -100,6 +100,7 @@ INLINE void K(features_sums)(const size_t rows, const scalar *x, const scalar *d
       vector first = load(u + c), second = load(v + c);
       UNROLL for (size_t r = 0; r < rows; r++) {
         const vector w = load(dy + r * stride + c);
+        __builtin_prefetch(dy + (r + rows) * stride + c, 0, 2);
         const vector h = (load(x + r * stride + c) - splat(k[r].shift)) * splat(k[r].rstd) + splat(k[r].offset);
         const vector p = w * h;
         s[r] = w * g + s[r];
@@ -129,7 +130,6 @@ INLINE void K(features_gradient)(const bool streamed, const scalar *x, const sca
   }
   for (; c + LINE <= n; c += LINE) {
     __builtin_prefetch(x + c + ahead, 0, 2);
-    __builtin_prefetch(dy + c + ahead, 0, 2);
     UNROLL for (size_t i = c; i < c + LINE; i += LANES) {
       const vector v = load(dy + i) * load(gamma + i) * rstd + ((load(x + i) - shift) * slope + rest);
       if (streamed) {
