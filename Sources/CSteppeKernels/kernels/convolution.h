@@ -108,17 +108,12 @@ INLINE void K(patch_tile)(const size_t rows, const size_t vectors, const scalar 
   }
   for (; k < depth; k++) STEPPE_STEP(0)
 #undef STEPPE_STEP
-  UNROLL for (size_t r = 0; r < rows; r++) {
-    UNROLL for (size_t v = 0; v < vectors; v++) {
-      vector sum = sums[0][r][v];
-      UNROLL for (size_t w = 1; w < ways; w++) sum += sums[w][r][v];
-      if (v * LANES < columns) {
-        K(finish_vector)(f, sum, f->bias ? (const scalar *)f->bias + r : NULL, y + (ptrdiff_t)r * ldy + v * LANES,
-                         columns - v * LANES);
-      }
+  UNROLL for (size_t w = 1; w < ways; w++) {
+    UNROLL for (size_t r = 0; r < rows; r++) {
+      UNROLL for (size_t v = 0; v < vectors; v++) sums[0][r][v] += sums[w][r][v];
     }
   }
-  K(finish_rows)(f, rows, columns, y, ldy);
+  K(finish_tile)(rows, vectors, f, &sums[0][0][0], MOST_VECTORS, f->bias, y, ldy, columns);
 }
 
 INLINE void K(patch_rows)(const size_t rows, const scalar *a, ptrdiff_t lda, const scalar *planes, const ptrdiff_t *offsets,
