@@ -96,7 +96,132 @@ static void check_plane_copies(size_t planes, size_t rows, size_t columns, size_
   }
 }
 
+// The transforms of Winograd's filtering by their definitions.
+static const double b_transposed[4][4] = {{1, 0, -1, 0}, {0, 1, 1, 0}, {0, -1, 1, 0}, {0, 1, 0, -1}};
+static const double g_matrix[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
+static const double a_transposed[2][4] = {{1, 1, 1, 0}, {0, 1, -1, -1}};
+
+// out = L·in·Lᵀ for L [m, n], and in `size` the same of absolute values.
+static void both_sides(const double *l, size_t m, size_t n, const double *in, double *out, double *size) {
+  for (size_t i = 0; i < m; i++) {
+    for (size_t j = 0; j < m; j++) {
+      out[i * m + j] = size[i * m + j] = 0;
+      for (size_t u = 0; u < n; u++) {
+        for (size_t v = 0; v < n; v++) {
+          const double term = l[i * n + u] * in[u * n + v] * l[j * n + v];
+          out[i * m + j] += term;
+          size[i * m + j] += fabs(term);
+        }
+      }
+    }
+  }
+}
+
+static void check_winograd_weights(size_t count, bool turned, unsigned where) {
+  const size_t tap = count + 2, plane = count + 3;
+  void *w = random_at(0, 8 * tap + count, where, 0, 1), *u = place(1, 15 * plane + count, where);
+  for (size_t i = 0; i < 15 * plane + count; i++) set(u, i, 777);
+  if (!table->winograd_weights(w, (ptrdiff_t)tap, count, turned, u, (ptrdiff_t)plane)) expect("winograd_weights: finite", 0, 0, 1, 0);
+  for (size_t i = 0; i < count; i++) {
+    double kernel[9], wanted[16], size[16];
+    for (size_t k = 0; k < 9; k++) kernel[k] = get(w, (turned ? 8 - k : k) * tap + i);
+    both_sides(&g_matrix[0][0], 4, 3, kernel, wanted, size);
+    for (size_t p = 0; p < 16; p++) expect("winograd_weights", p * plane + i, get(u, p * plane + i), wanted[p], 4 * epsilon * size[p]);
+  }
+  for (size_t p = 0; p < 15; p++) {
+    for (size_t i = count; i < plane; i++) expect("winograd_weights: gap", p * plane + i, get(u, p * plane + i), 777, 0);
+  }
+  set(w, next() % 9 * tap + next() % count, next() % 2 ? INFINITY : NAN);
+  if (table->winograd_weights(w, (ptrdiff_t)tap, count, turned, u, (ptrdiff_t)plane)) expect("winograd_weights: not finite", 0, 1, 0, 0);
+}
+
+static void check_winograd_input(size_t depth, size_t columns, size_t longest, unsigned where) {
+  static steppe_patch_run runs[200];
+  static size_t places[400];
+  ptrdiff_t offsets[16];
+  const size_t lanes = (size_t)table->vector_bytes / scalar_bytes, width = (columns + lanes - 1) / lanes * lanes, channel = 700;
+  const size_t size = depth * channel + lanes - 1, plane = depth * width + lanes;
+  void *planes = random_at(0, size, where, 0.1, 1), *lines = place(1, 16 * plane, where);
+  for (size_t p = 0; p < 16; p++) offsets[p] = (ptrdiff_t)(next() % 300);
+  size_t count = 0;
+  for (size_t c = 0; c < columns; count++) {
+    const size_t length = 1 + next() % longest, used = length < columns - c ? length : columns - c, from = next() % (400 - used);
+    runs[count] = (steppe_patch_run){.from = (ptrdiff_t)from, .to = c, .length = used};
+    for (size_t i = 0; i < used; i++) places[c + i] = from + i;
+    c += used;
+  }
+  const bool finite = table->winograd_input(planes, (ptrdiff_t)channel, offsets, depth, runs, count, lines, (ptrdiff_t)plane, width);
+  if (!finite) expect("winograd_input: finite", 0, 0, 1, 0);
+  for (size_t k = 0; k < depth; k++) {
+    for (size_t c = 0; c < columns; c++) {
+      double seen[16], wanted[16], sizes[16];
+      for (size_t p = 0; p < 16; p++) seen[p] = get(planes, k * channel + (size_t)offsets[p] + places[c]);
+      both_sides(&b_transposed[0][0], 4, 4, seen, wanted, sizes);
+      for (size_t p = 0; p < 16; p++) {
+        expect("winograd_input", p, get(lines, p * plane + k * width + c), wanted[p], 4 * epsilon * sizes[p]);
+      }
+    }
+  }
+  // One value that is not finite is noticed where a column sees it, and only there.
+  const size_t at = (depth - 1) * channel + (size_t)offsets[next() % 16] + places[next() % columns];
+  set(planes, at, next() % 2 ? -INFINITY : NAN);
+  if (table->winograd_input(planes, (ptrdiff_t)channel, offsets, depth, runs, count, lines, (ptrdiff_t)plane, width)) {
+    expect("winograd_input: not finite", at, 1, 0, 0);
+  }
+  for (size_t i = 0; i < size; i++) set(planes, i, NAN);
+  for (size_t k = 0; k < depth; k++) {
+    for (size_t c = 0; c < columns; c++) {
+      for (size_t p = 0; p < 16; p++) set(planes, k * channel + (size_t)offsets[p] + places[c], 1);
+    }
+  }
+  if (!table->winograd_input(planes, (ptrdiff_t)channel, offsets, depth, runs, count, lines, (ptrdiff_t)plane, width)) {
+    expect("winograd_input: not finite elsewhere", 0, 0, 1, 0);
+  }
+}
+
+static void check_winograd_output(size_t rows, size_t height, size_t width, unsigned where) {
+  static const steppe_activation kinds[] = {STEPPE_IDENTITY, STEPPE_RELU, STEPPE_GELU};
+  const size_t lanes = (size_t)table->vector_bytes / scalar_bytes, squares = (width + 1) / 2, ldm = squares + 1, plane = rows * ldm + 1;
+  const void *m = random_at(0, 15 * plane + (rows - 1) * ldm + squares + lanes - 1, where, 0, 1), *bias = random_at(1, rows, where, 0, 1);
+  const size_t y_row = width + 3, y_channel = 2 * y_row + 1, y_size = (rows - 1) * y_channel + (height - 1) * y_row + width;
+  void *y = place(2, y_size, where);
+  for (size_t i = 0; i < y_size; i++) set(y, i, 777);
+  const steppe_product_finish finish = {
+      .alpha = 1, .bias = next() % 2 ? bias : NULL, .kind = kinds[next() % 3], .bias_by_rows = true};
+  table->winograd_output(m, (ptrdiff_t)plane, (ptrdiff_t)ldm, rows, height, width, &finish, y, (ptrdiff_t)y_channel, (ptrdiff_t)y_row);
+  for (size_t i = 0; i < y_size; i++) {
+    const size_t r = i / y_channel, a = i % y_channel / y_row, b = i % y_channel % y_row;
+    if (a >= height || b >= width) {
+      expect("winograd_output: gap", i, get(y, i), 777, 0);
+      continue;
+    }
+    double sums[16], wanted[4], sizes[4];
+    for (size_t p = 0; p < 16; p++) sums[p] = get(m, p * plane + r * ldm + b / 2);
+    both_sides(&a_transposed[0][0], 2, 4, sums, wanted, sizes);
+    const double added = finish.bias ? get(bias, r) : 0, value = wanted[2 * a + b % 2] + added;
+    double tolerance = 8 * epsilon * (sizes[2 * a + b % 2] + fabs(added));
+    if (finish.kind > STEPPE_RELU) tolerance = 1.2 * tolerance + 12 * epsilon * (fabs(value) + 1);
+    expect("winograd_output", i, get(y, i), reference_activation(finish.kind, 0, value), tolerance);
+  }
+}
+
+static void check_winograd(void) {
+  static const size_t counts[] = {1, 2, 7, 8, 15, 16, 17, 31, 33, 70};
+  unsigned turn = 0;
+  for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+    for (size_t rows = 1; rows <= 5; rows += 2) {
+      const unsigned where = turn++ % 5;
+      if (turn % thinning != 0) continue;
+      snprintf(shape, sizeof shape, "%zu x %zu, start %u", rows, counts[i], where);
+      check_winograd_weights(counts[i], turn % 2, where);
+      check_winograd_input(rows, counts[i], turn % 3 ? 9 : 40, where);
+      check_winograd_output(rows, 1 + turn % 2, counts[i], where);
+    }
+  }
+}
+
 void check_convolutions(void) {
+  check_winograd();
   static const size_t columns[] = {1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 64, 70, 150}, depths[] = {1, 2, 8, 9, 10, 27, 70};
   unsigned turn = 0;
   for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {

@@ -15,6 +15,11 @@ static void K(copy_planes)(const void *x, ptrdiff_t x_plane, ptrdiff_t x_row, pt
         // The last vector may overlap the one before it.
         for (size_t i = 0; i + LANES < columns; i += LANES) store(to + i, load(from + i));
         store(to + columns - LANES, load(from + columns - LANES));
+      } else if (x_step == 2 && y_step == 1) {
+        for (size_t i = 0; i < columns; i += LANES) {
+          const size_t count = columns - i < LANES ? columns - i : LANES;
+          K(store_some)(to + i, K(load_apart)(2, from + 2 * i, count), count);
+        }
       } else {
         for (size_t i = 0; i < columns; i++) to[(ptrdiff_t)i * y_step] = from[(ptrdiff_t)i * x_step];
       }

@@ -20,6 +20,8 @@
 #define TILE_VECTORS ((size_t)2)
 #endif
 #define TILE_COLUMNS (TILE_VECTORS * LANES)
+// Bytes of B that leave room in any L1 cache for a tile's rows of A and C.
+#define SMALL_BYTES ((size_t)24 << 10)
 // Vectors of a tile that takes B as it stands, and rows of A or B whose dot products are taken together.
 #if STEPPE_VECTOR_BYTES == 64 || defined(__aarch64__)
 #define MOST_VECTORS ((size_t)8)
@@ -269,24 +271,29 @@ INLINE void K(tile_of_width)(size_t width, size_t rows, const bool packed, K(fac
 
 static void K(multiply)(const void *a, ptrdiff_t lda, const void *b, size_t rows, size_t columns, size_t depth,
                         const steppe_product_finish *finish, void *c, ptrdiff_t ldc) {
-  const scalar *strip = b;
   const size_t height = K(strip_height)(rows);
-  for (size_t column = 0; column < columns;) {
-    const size_t width = K(strip_width)(columns - column), used = columns - column < width ? columns - column : width;
-    for (size_t row = 0; row < rows; row += height) {
-      const scalar *bias = finish->bias ? (const scalar *)finish->bias + (finish->bias_by_rows ? row : column) : NULL;
-      const size_t tall = rows - row < height ? rows - row : height;
-      scalar *at = (scalar *)c + (ptrdiff_t)row * ldc + (ptrdiff_t)column;
-      const K(factors) x = {.a = (const scalar *)a + (lda ? (ptrdiff_t)row * lda : (ptrdiff_t)(row * depth)), .b = strip,
-                            .row = lda, .step = (ptrdiff_t)tall, .line = (ptrdiff_t)width};
-      if (lda) {
-        K(tile_of_width)(width, tall, false, x, depth, finish, bias, at, ldc, used);
-      } else {
-        K(tile_of_width)(width, tall, true, x, depth, finish, bias, at, ldc, used);
+  // Where the L1 cache holds all of B, C is written along its rows: the few steps of a shallow product wait for C's memory otherwise.
+  const size_t together = depth * columns * sizeof(scalar) <= SMALL_BYTES ? height : rows;
+  for (size_t first = 0; first < rows; first += together) {
+    const size_t last = rows - first < together ? rows : first + together;
+    const scalar *strip = b;
+    for (size_t column = 0; column < columns;) {
+      const size_t width = K(strip_width)(columns - column), used = columns - column < width ? columns - column : width;
+      for (size_t row = first; row < last; row += height) {
+        const scalar *bias = finish->bias ? (const scalar *)finish->bias + (finish->bias_by_rows ? row : column) : NULL;
+        const size_t tall = rows - row < height ? rows - row : height;
+        scalar *at = (scalar *)c + (ptrdiff_t)row * ldc + (ptrdiff_t)column;
+        const K(factors) x = {.a = (const scalar *)a + (lda ? (ptrdiff_t)row * lda : (ptrdiff_t)(row * depth)), .b = strip,
+                              .row = lda, .step = (ptrdiff_t)tall, .line = (ptrdiff_t)width};
+        if (lda) {
+          K(tile_of_width)(width, tall, false, x, depth, finish, bias, at, ldc, used);
+        } else {
+          K(tile_of_width)(width, tall, true, x, depth, finish, bias, at, ldc, used);
+        }
       }
+      strip += depth * width;
+      column += used;
     }
-    strip += depth * width;
-    column += used;
   }
 }
 
@@ -398,5 +405,6 @@ static void K(multiply_few)(const void *a, ptrdiff_t lda, const void *b, ptrdiff
 #undef ROW_VECTORS
 #undef PACKED_STEPS
 #undef TILE_ROWS
+#undef SMALL_BYTES
 #undef TILE_VECTORS
 #undef TILE_COLUMNS

@@ -5,7 +5,9 @@
 #include "activation.h"
 #include "reduction.h"
 #include "product.h"
+#include "apart.h"
 #include "convolution.h"
+#include "winograd.h"
 #include "softmax.h"
 #include "normalization.h"
 #include "columns.h"
@@ -35,6 +37,9 @@ const steppe_kernel_table K(steppe_table) = {
     .pack_patches = K(pack_patches),
     .multiply_patches = K(multiply_patches),
     .patch_dots = K(patch_dots),
+    .winograd_weights = K(winograd_weights),
+    .winograd_input = K(winograd_input),
+    .winograd_output = K(winograd_output),
     .binary = K(binary),
     .unary = K(unary),
     .fill = K(fill),

@@ -8,7 +8,8 @@
 /// - dx is the product of Wᵀ with the patches of dy. With a stride, the places of dx fall into phases, each of which sees some of the taps;
 /// - dW is dy·patchesᵀ, computed as its transpose, so that the patches need no turning.
 ///
-/// Where few outputs see the same channels, as in depthwise convolutions, the patches are not packed: see ``PatchBundles``.
+/// Where few outputs see the same channels, as in depthwise convolutions, the patches are not packed: see ``PatchBundles``. Kernels of 3×3
+/// with many channels take fewer products: see ``WinogradProduct``.
 struct Convolution<Scalar: TensorScalar> {
   let geometry: ConvolutionGeometry
   let images: Int
@@ -36,16 +37,16 @@ struct Convolution<Scalar: TensorScalar> {
       ? [images, outputs, result.rows, result.columns] : [images, result.rows, result.columns, outputs]
   }
 
-  private var groupInputs: Int { inputs / geometry.groups }
-  private var groupOutputs: Int { outputs / geometry.groups }
-  private var taps: Int { geometry.kernel.rows * geometry.kernel.columns }
-  private var isFirst: Bool { geometry.layout == .channelsFirst }
+  var groupInputs: Int { inputs / geometry.groups }
+  var groupOutputs: Int { outputs / geometry.groups }
+  var taps: Int { geometry.kernel.rows * geometry.kernel.columns }
+  var isFirst: Bool { geometry.layout == .channelsFirst }
 
   /// Whether it is a plain product of the matrix of all places and their channels.
   private var isProduct: Bool { geometry.isPointwise && !isFirst }
 
   /// The row and column that each tap sees from place (0, 0).
-  private var tapPlaces: [Extent2D] {
+  var tapPlaces: [Extent2D] {
     (0..<geometry.kernel.rows).flatMap { row in
       (0..<geometry.kernel.columns).map { column in
         Extent2D(
@@ -94,6 +95,7 @@ struct Convolution<Scalar: TensorScalar> {
         bias: bias, activation: activation, target: target(0)
       ).run()
     }
+    if filterForward(x, weight: weight, bias: bias, activation: activation, target: target) { return }
     let products = (0..<geometry.groups).map { group in
       let source = patches(x, group: group)
       let first = group * groupOutputs
@@ -136,6 +138,9 @@ struct Convolution<Scalar: TensorScalar> {
     }
     let (size, step, outSize) = (height * width, isFirst ? 1 : inputs, result.rows * result.columns)
     let isBundled = PatchBundles<Scalar>.suits(images: images, bundles: geometry.groups, rows: groupInputs)
+    if !isBundled, filterInputGradient(dy, turned: UnsafePointer(turned.pointer), into: dx) {
+      return withExtendedLifetime(turned) {}
+    }
     let (rowPhases, columnPhases) = (min(geometry.stride.rows, height), min(geometry.stride.columns, width))
     // What no tap sees has no gradient.
     let isCovered = (0..<rowPhases).allSatisfy { row in

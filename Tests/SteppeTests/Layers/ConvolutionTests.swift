@@ -115,6 +115,8 @@ extension NaiveConvolution {
     NaiveConvolution(2, 18, 11, outputs: 21, channelsLast: true),
     NaiveConvolution(2, 18, 11, outputs: 21, kernel: 1, padding: 0, channelsLast: true),
     NaiveConvolution(5, 40, 3, outputs: 20, kernel: 3, padding: 0),
+    NaiveConvolution(2, 35, 27, outputs: 33), NaiveConvolution(1, 70, 20, outputs: 64, padding: 0, channelsLast: true),
+    NaiveConvolution(3, 96, 13, outputs: 66, padding: 2, groups: 3),
     NaiveConvolution(1, 1, 28, outputs: 32), NaiveConvolution(2, 2, 33, outputs: 1, kernel: 5, padding: 2),
   ]
 
@@ -189,6 +191,42 @@ extension NaiveConvolution {
     let y = Conv2D<Float>(weight: .ones(shape: [1, 1, 3, 3]), Conv2D<Float>(1, 1, kernel: 3, padding: 1).geometry)(x)
     let wrong = (0..<64).filter { y.scalars[$0].isNaN != ($0 / 8 < 2 && $0 % 8 < 2) }
     #expect(wrong.isEmpty && y[0, 0, 7, 7].scalar == 4 && y[0, 0, 4, 4].scalar == 9)
+  }
+
+  /// Squares of outputs are computed together from many channels, and a value that is not finite stays with those that see it.
+  @Test(arguments: [ChannelPlace.channelsFirst, .channelsLast])
+  func aValueThatIsNotFiniteReachesWhatSeesItAmongManyChannels(_ layout: ChannelPlace) {
+    let (channels, side) = (48, 24)
+    let first = layout == .channelsFirst
+    func at(_ channel: Int, _ row: Int, _ column: Int) -> Int {
+      first ? (channel * side + row) * side + column : (row * side + column) * channels + channel
+    }
+    var random = TestGenerator(fixed: "values that are not finite")
+    let shape = first ? [1, channels, side, side] : [1, side, side, channels]
+    let layer = Conv2D<Float>(channels, channels, kernel: 3, padding: 1, layout: layout)
+    let clean = Tensor<Float>(shape: shape, scalars: random.normals(channels * side * side))
+    for value in [Float.nan, .infinity] {
+      var spoilt = clean.scalars
+      spoilt[at(7, 5, 9)] = value
+      let x = Tensor(shape: shape, scalars: spoilt)
+      let (y, pullback) = layer.forward(x)
+      let (right, dx) = (layer(clean).scalars, pullback(x).scalars)
+      let wrong = (0..<channels * side * side).filter { index in
+        let place = first ? index % (side * side) : index / channels
+        let isSeen = abs(place / side - 5) <= 1 && abs(place % side - 9) <= 1
+        let isNear = abs(y.scalars[index] - right[index]) <= 1e-5 * max(1, abs(right[index]))
+        return y.scalars[index].isFinite == isSeen || dx[index].isFinite == isSeen || !(isSeen || isNear)
+      }
+      #expect(wrong.isEmpty)
+    }
+    let weight = layer.weight.value
+    layer.weight.value[3, 4, 1, 1] = .infinity
+    let spread = layer(clean).scalars
+    #expect(
+      (0..<channels * side * side).allSatisfy {
+        spread[$0].isFinite == ((first ? $0 / (side * side) : $0 % channels) != 3)
+      })
+    layer.weight.value = weight
   }
 
   @Test func noImagesGiveNone() {
