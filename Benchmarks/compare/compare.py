@@ -103,7 +103,7 @@ def measure(case, partners, options):
             own = ours.turn(case.name, options.milliseconds) if ours else {}
             problem = theirs.get("error") or own.get("error")
             if not problem:
-                measured.add(label, theirs["median_seconds"], own.get("median_seconds"), theirs.get("note", ""))
+                measured.add(label, theirs["median_seconds"], own, theirs.get("note", ""))
         if problem:
             print(f"{case.name}: {label}: {problem}", flush=True)
             measured.drop(label)
