@@ -63,12 +63,10 @@ public final class FeatureScaling<Scalar: TensorScalar>: Layer {
   }
 
   public var state: [StateEntry<Scalar>] {
-    func entry(_ key: String, _ path: ReferenceWritableKeyPath<FeatureScaling, Tensor<Scalar>>) -> StateEntry<Scalar> {
-      StateEntry(
-        key: key, get: { [self] in .tensor(self[keyPath: path]) },
-        set: { [self] in if case .tensor(let value) = $0 { self[keyPath: path] = value } })
-    }
-    return [entry("shift", \.shift), entry("scale", \.scale), entry("offset", \.offset)]
+    [
+      StateEntry("shift", of: self, \.shift), StateEntry("scale", of: self, \.scale),
+      StateEntry("offset", of: self, \.offset),
+    ]
   }
 
   public func outputShape(for input: [Int], training: Bool) throws(LayerError) -> [Int] {
@@ -147,13 +145,10 @@ public final class FeatureWhitening<Scalar: TensorScalar>: Layer {
   }
 
   public var state: [StateEntry<Scalar>] {
-    func entry(_ key: String, _ path: ReferenceWritableKeyPath<FeatureWhitening, Tensor<Scalar>>) -> StateEntry<Scalar>
-    {
-      StateEntry(
-        key: key, get: { [self] in .tensor(self[keyPath: path]) },
-        set: { [self] in if case .tensor(let value) = $0 { self[keyPath: path] = value } })
-    }
-    return [entry("shift", \.shift), entry("weight", \.weight), entry("bias", \.bias)]
+    [
+      StateEntry("shift", of: self, \.shift), StateEntry("weight", of: self, \.weight),
+      StateEntry("bias", of: self, \.bias),
+    ]
   }
 
   public func outputShape(for input: [Int], training: Bool) throws(LayerError) -> [Int] {

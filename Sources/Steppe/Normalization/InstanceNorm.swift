@@ -71,18 +71,9 @@ public final class InstanceNorm<Scalar: TensorScalar>: Layer {
   public var state: [StateEntry<Scalar>] {
     let entries = affine ? [StateEntry("weight", gamma), StateEntry("bias", beta)] : []
     guard tracksRunningStatistics else { return entries }
-    func statistic(
-      _ key: String, _ path: ReferenceWritableKeyPath<InstanceNorm, Tensor<Scalar>>
-    ) -> StateEntry<Scalar> {
-      StateEntry(
-        key: key, get: { [self] in .tensor(self[keyPath: path]) },
-        set: { [self] in if case .tensor(let value) = $0 { self[keyPath: path] = value } })
-    }
     return entries + [
-      statistic("running_mean", \.runningMean), statistic("running_var", \.runningVariance),
-      StateEntry(
-        key: "num_batches_tracked", get: { [self] in .integer(batchesTracked) },
-        set: { [self] in if case .integer(let count) = $0 { batchesTracked = count } }),
+      StateEntry("running_mean", of: self, \.runningMean), StateEntry("running_var", of: self, \.runningVariance),
+      StateEntry("num_batches_tracked", of: self, \.batchesTracked),
     ]
   }
 

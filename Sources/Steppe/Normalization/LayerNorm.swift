@@ -31,10 +31,7 @@ public final class LayerNorm<Scalar: TensorScalar>: Layer {
   ///   - affine: Whether γ (and β) are learned.
   ///   - bias: Whether β is learned where γ is.
   public init(_ normalizedShape: [Int], epsilon: Double = 1e-5, affine: Bool = true, bias: Bool = true) {
-    require(
-      !normalizedShape.isEmpty && normalizedShape.allSatisfy { $0 > 0 },
-      "LayerNorm: expected trailing axes of positive lengths, got \(normalizedShape)")
-    require(epsilon >= 0, "LayerNorm: expected an epsilon of at least 0, got \(epsilon)")
+    requireTrailing(normalizedShape, epsilon: epsilon, "LayerNorm")
     self.normalizedShape = normalizedShape
     self.epsilon = epsilon
     self.affine = affine
@@ -103,10 +100,7 @@ public final class RMSNorm<Scalar: TensorScalar>: Layer {
   ///   - epsilon: Added to the mean square; by default the scalar type's epsilon, as in PyTorch.
   ///   - affine: Whether γ is learned.
   public init(_ normalizedShape: [Int], epsilon: Double = Double(Scalar.ulpOfOne), affine: Bool = true) {
-    require(
-      !normalizedShape.isEmpty && normalizedShape.allSatisfy { $0 > 0 },
-      "RMSNorm: expected trailing axes of positive lengths, got \(normalizedShape)")
-    require(epsilon >= 0, "RMSNorm: expected an epsilon of at least 0, got \(epsilon)")
+    requireTrailing(normalizedShape, epsilon: epsilon, "RMSNorm")
     self.normalizedShape = normalizedShape
     self.epsilon = epsilon
     self.affine = affine
@@ -145,6 +139,12 @@ public final class RMSNorm<Scalar: TensorScalar>: Layer {
   }
 
   public var inferenceSteps: [InferenceStep<Scalar>] { trailingSteps(kernel, normalizedShape) }
+}
+
+private func requireTrailing(_ axes: [Int], epsilon: Double, _ title: String) {
+  require(
+    !axes.isEmpty && axes.allSatisfy { $0 > 0 }, "\(title): expected trailing axes of positive lengths, got \(axes)")
+  require(epsilon >= 0, "\(title): expected an epsilon of at least 0, got \(epsilon)")
 }
 
 private func checkTrailing(_ input: [Int], _ trailing: [Int], _ title: String) throws(LayerError) {
