@@ -1,7 +1,12 @@
 // MPI as Swift can import it. Its handles are integers in MPICH and pointers in Open MPI, and its constants are macros or casts: here they
 // are structures and inline functions, so that one Swift source serves both. Every function returns MPI's error code.
+#include <errno.h>
+#include <fcntl.h>
 #include <mpi.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 typedef struct { MPI_Comm handle; } steppe_mpi_communicator;
 typedef struct { MPI_Request handle; } steppe_mpi_request;
@@ -212,4 +217,48 @@ static inline int steppe_mpi_probe(steppe_mpi_communicator communicator, int tag
   const int code = MPI_Iprobe(MPI_ANY_SOURCE, tag, communicator.handle, found, &status);
   if (!code && *found) *rank = status.MPI_SOURCE;
   return code;
+}
+
+// MARK: Processes of this machine
+
+// What becomes readable when it is written to.
+static inline int steppe_event_descriptor(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
+
+// Starts a process that waits for the end of this one and then, unless a byte was written to the descriptor that is returned before, writes
+// `message` to standard error. Of several on one machine the first to make the file `lock` does, which is gone two seconds later. -1 where
+// that can't be.
+static inline int steppe_guard(const char *message, const char *lock) {
+  int ends[2];
+  if (pipe(ends)) return -1;
+  const pid_t child = fork();
+  if (child < 0) {
+    close(ends[0]);
+    close(ends[1]);
+    return -1;
+  }
+  if (child > 0) {
+    close(ends[0]);
+    fcntl(ends[1], F_SETFD, FD_CLOEXEC);
+    return ends[1];
+  }
+  // Who ends the other processes shall not end this one, nor wait for what it holds open.
+  setsid();
+  signal(SIGINT, SIG_IGN);
+  signal(SIGTERM, SIG_IGN);
+  signal(SIGHUP, SIG_IGN);
+  if (chdir("/")) _exit(0);
+  for (int descriptor = 0; descriptor < 1024; descriptor++) {
+    if (descriptor != STDERR_FILENO && descriptor != ends[0]) close(descriptor);
+  }
+  char byte;
+  ssize_t count;
+  do {
+    count = read(ends[0], &byte, 1);
+  } while (count < 0 && errno == EINTR);
+  if (count != 0 || open(lock, O_CREAT | O_EXCL | O_WRONLY, 0600) < 0) _exit(0);
+  count = write(STDERR_FILENO, message, strlen(message));
+  close(STDERR_FILENO);
+  sleep(2);
+  unlink(lock);
+  _exit(0);
 }

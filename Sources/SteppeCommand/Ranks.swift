@@ -15,6 +15,7 @@ struct Ranks {
   static func join(asked: Bool) throws -> Ranks {
     #if MPI
       guard asked || MPILaunch.isLaunched else { return Ranks(communicator: nil) }
+      RankGuard.start()
       let communicator = try Communicator.world()
       // A launcher that has bound each rank to processors of its own has shared them out already.
       let share = max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)) / communicator.localSize)

@@ -69,7 +69,7 @@
       try MPILibrary.check("MPI_Comm_size", steppe_mpi_size(main, &size))
       try MPILibrary.check("MPI_Comm_split_type", steppe_mpi_local_size(main, &local))
       (self.rank, self.size, localSize) = (Int(rank), Int(size), Int(local))
-      watch = RankWatch(library, control, rank: self.rank, size: self.size)
+      watch = RankWatch(library, control, rank: self.rank, size: self.size, localSize: localSize)
       watch.start()
     }
 
@@ -79,6 +79,7 @@
     public func finish() throws(RankError) {
       try barrier()
       watch.stop()
+      RankGuard.end()
       library.lock.lock()
       defer { library.lock.unlock() }
       try MPILibrary.check("MPI_Finalize", steppe_mpi_finish())
@@ -86,6 +87,10 @@
 
     /// Ends all ranks at once.
     public func abort(code: Int32 = 1) -> Never {
+      RankGuard.end()
+      // What this process has said is on its way through the launcher, which may drop it when it is told to end.
+      fflush(nil)
+      usleep(200_000)
       // Without the lock: another thread may hold it for good.
       _ = steppe_mpi_abort(code)
       _exit(code)

@@ -115,6 +115,7 @@
         "DataParallel: the gradient of '\(entry.parameter.name)' grew after it had been sent; each step must end with "
           + "finishGradients(), and add to a parameter's gradient as often as the first step did")
       entry.additions += 1
+      ranks.watch.moveOn()
       guard entry.additions == entry.expected else { return }
       bucket.missing -= 1
       while begun < buckets.count, buckets[begun].missing == 0 { begin(buckets[begun]) }

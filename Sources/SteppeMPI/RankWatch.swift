@@ -16,32 +16,34 @@
     private let control: steppe_mpi_communicator
     private let rank: Int
     private let size: Int
-    private let mutex: UnsafeMutablePointer<pthread_mutex_t>
-    private let wake: UnsafeMutablePointer<pthread_cond_t>
+    private let localSize: Int
+    private let processors = sysconf(Int32(_SC_NPROCESSORS_ONLN))
     private var thread = pthread_t()
     private let isStopped = Atomic<Bool>(false)
-    /// What goes on in the background; guarded by `mutex`.
+    /// Wakes the thread.
+    private let event = steppe_event_descriptor()
+    /// What goes on in the background, and what guards it.
     private var moving: [Communicator.Transfer] = []
+    private let movingLock = Lock()
     /// Messages that may still be read by MPI; guarded by the library's lock.
     private var letters: [Letter] = []
 
-    /// Nanoseconds between looks while something is under way, and while nothing is.
-    private static let (short, long) = (100_000, 50_000_000)
+    /// Nanoseconds between looks while something is under way.
+    ///
+    /// Where every processor of the machine computes, a look costs the program its own, which looks at each gradient by itself.
+    private var short: Int { localSize * Parallel.threadCount < processors ? 50_000 : 1_000_000 }
+    /// The same while nothing is.
+    private static let long = 50_000_000
     /// How long an answer may take, in seconds.
     private static let answerTime = 3.0
     private static let (queryTag, answerTag): (Int32, Int32) = (1, 2)
 
-    init(_ library: MPILibrary, _ control: steppe_mpi_communicator, rank: Int, size: Int) {
+    init(_ library: MPILibrary, _ control: steppe_mpi_communicator, rank: Int, size: Int, localSize: Int) {
       self.library = library
       self.control = control
       self.rank = rank
       self.size = size
-      mutex = .allocate(capacity: 1)
-      mutex.initialize(to: pthread_mutex_t())
-      pthread_mutex_init(mutex, nil)
-      wake = .allocate(capacity: 1)
-      wake.initialize(to: pthread_cond_t())
-      pthread_cond_init(wake, nil)
+      self.localSize = localSize
     }
 
     /// Begins to watch; a single rank has nobody to look after.
@@ -57,19 +59,35 @@
 
     func stop() {
       guard size > 1, !isStopped.exchange(true, ordering: .acquiringAndReleasing) else { return }
-      pthread_mutex_lock(mutex)
-      pthread_cond_signal(wake)
-      pthread_mutex_unlock(mutex)
+      wake()
       pthread_join(thread, nil)
     }
 
     /// Moves `transfer` on until it is done.
     func move(_ transfer: Communicator.Transfer) {
       guard size > 1 else { return }
-      pthread_mutex_lock(mutex)
-      moving.append(transfer)
-      if moving.count == 1 { pthread_cond_signal(wake) }
-      pthread_mutex_unlock(mutex)
+      let isFirst = movingLock.withLock {
+        moving.append(transfer)
+        return moving.count == 1
+      }
+      if isFirst { wake() }
+    }
+
+    /// Moves on what goes on in the background, unless another thread is at it: whoever holds the library's lock moves messages too.
+    func moveOn(_ more: () -> Void = {}) {
+      let transfers = movingLock.withLock { moving }
+      guard library.lock.tryLock() else { return }
+      // An error comes up again in the thread that waits.
+      let done = transfers.map { (try? $0.test()) ?? true }
+      more()
+      library.lock.unlock()
+      let finished = Set(zip(transfers, done).filter(\.1).map { ObjectIdentifier($0.0) })
+      if !finished.isEmpty { movingLock.withLock { moving.removeAll { finished.contains(ObjectIdentifier($0)) } } }
+    }
+
+    private func wake() {
+      var one: UInt64 = 1
+      write(event, &one, 8)
     }
 
     private func run() {
@@ -78,42 +96,30 @@
       sigfillset(&signals)
       pthread_sigmask(SIG_BLOCK, &signals, nil)
       var lastLook: UInt64 = 0
+      var hasWork = false
       while !isStopped.load(ordering: .acquiring) {
-        pthread_mutex_lock(mutex)
-        if moving.isEmpty { sleep(nanoseconds: Self.long) }
-        let transfers = moving
-        pthread_mutex_unlock(mutex)
-        // Whoever holds the lock moves messages too.
-        if library.lock.tryLock() {
-          // An error comes up again in the thread that waits.
-          let done = transfers.map { (try? $0.test()) ?? true }
+        sleep(nanoseconds: hasWork ? short : Self.long)
+        moveOn {
           let now = Clock.nanoseconds()
           if now - lastLook > UInt64(Self.long) / 2 {
             answer()
             lastLook = now
           }
-          library.lock.unlock()
-          let finished = Set(zip(transfers, done).filter(\.1).map { ObjectIdentifier($0.0) })
-          pthread_mutex_lock(mutex)
-          moving.removeAll { finished.contains(ObjectIdentifier($0)) }
-          pthread_mutex_unlock(mutex)
         }
-        if !transfers.isEmpty {
-          var pause = timespec(tv_sec: 0, tv_nsec: Self.short)
-          nanosleep(&pause, nil)
-        }
+        hasWork = movingLock.withLock { !moving.isEmpty }
       }
+      close(event)
     }
 
-    /// Waits under `mutex`.
+    /// Waits until that time is over or something is to be moved.
     private func sleep(nanoseconds: Int) {
-      var until = timespec()
-      clock_gettime(CLOCK_REALTIME, &until)
-      until.tv_nsec += nanoseconds
-      if until.tv_nsec >= 1_000_000_000 {
-        (until.tv_sec, until.tv_nsec) = (until.tv_sec + 1, until.tv_nsec - 1_000_000_000)
-      }
-      pthread_cond_timedwait(wake, mutex, &until)
+      // `poll` counts in milliseconds.
+      var pause = timespec(tv_sec: 0, tv_nsec: nanoseconds % 1_000_000)
+      if pause.tv_nsec > 0 { nanosleep(&pause, nil) }
+      var descriptor = pollfd(fd: event, events: Int16(POLLIN), revents: 0)
+      guard poll(&descriptor, 1, Int32(nanoseconds / 1_000_000)) > 0 else { return }
+      var count: UInt64 = 0
+      read(event, &count, 8)
     }
 
     // MARK: Questions and answers

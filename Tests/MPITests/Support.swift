@@ -76,6 +76,7 @@
   func runRank(_ name: String, _ arguments: [String]) -> Never {
     // One thread each: the ranks share the processors.
     Parallel.threadCount = 1
+    RankGuard.start()
     do {
       let context = RankContext(try Communicator.world(), arguments)
       guard let body = rankCases.first(where: { $0.name == name })?.body else { fatalError("no case '\(name)'") }

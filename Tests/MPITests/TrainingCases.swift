@@ -420,7 +420,6 @@
 
   /// Trains with checkpoints in the folder of the first argument, until something happens to the last rank in the middle.
   private func fault(_ context: RankContext, _ happens: @escaping () -> Void) throws {
-    note("rank \(context.rank) is process \(getpid())")
     context.ranks.timeout = 5
     let model = perceptron(12)
     let trainer = trainer(model, epochs: 5, batchSize: 16, over: context.ranks)
