@@ -1,11 +1,12 @@
 // MPI as Swift can import it. Its handles are integers in MPICH and pointers in Open MPI, and its constants are macros or casts: here they
 // are structures and inline functions, so that one Swift source serves both. Every function returns MPI's error code.
 #include <errno.h>
-#include <fcntl.h>
 #include <mpi.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 typedef struct { MPI_Comm handle; } steppe_mpi_communicator;
@@ -224,41 +225,35 @@ static inline int steppe_mpi_probe(steppe_mpi_communicator communicator, int tag
 // What becomes readable when it is written to.
 static inline int steppe_event_descriptor(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
 
-// Starts a process that waits for the end of this one and then, unless a byte was written to the descriptor that is returned before, writes
-// `message` to standard error. Of several on one machine the first to make the file `lock` does, which is gone two seconds later. -1 where
-// that can't be.
-static inline int steppe_guard(const char *message, const char *lock) {
-  int ends[2];
-  if (pipe(ends)) return -1;
-  const pid_t child = fork();
-  if (child < 0) {
-    close(ends[0]);
-    close(ends[1]);
-    return -1;
+static pid_t steppe_guarded = 0;
+
+static void steppe_pass_on(int signal) {
+  if (steppe_guarded > 0) kill(steppe_guarded, signal);
+}
+
+// Goes on in a child of this process, which stays as its guard: where the child is ended by a signal, the guard writes `message` to standard
+// error. Then it ends as the child did. Where the guard is killed the child is too. For a process with one thread.
+static inline void steppe_guard(const char *message, size_t length) {
+  const pid_t guard = getpid(), child = fork();
+  if (child < 0) return;
+  if (child == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    // The guard may have ended before that was set.
+    if (getppid() != guard) _exit(1);
+    return;
   }
-  if (child > 0) {
-    close(ends[0]);
-    fcntl(ends[1], F_SETFD, FD_CLOEXEC);
-    return ends[1];
+  steppe_guarded = child;
+  const int passed[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGCONT};
+  for (size_t i = 0; i < sizeof passed / sizeof *passed; i++) signal(passed[i], steppe_pass_on);
+  if (chdir("/")) {
+    // It stays where it is.
   }
-  // Who ends the other processes shall not end this one, nor wait for what it holds open.
-  setsid();
-  signal(SIGINT, SIG_IGN);
-  signal(SIGTERM, SIG_IGN);
-  signal(SIGHUP, SIG_IGN);
-  if (chdir("/")) _exit(0);
-  for (int descriptor = 0; descriptor < 1024; descriptor++) {
-    if (descriptor != STDERR_FILENO && descriptor != ends[0]) close(descriptor);
+  int status = 0;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
-  char byte;
-  ssize_t count;
-  do {
-    count = read(ends[0], &byte, 1);
-  } while (count < 0 && errno == EINTR);
-  if (count != 0 || open(lock, O_CREAT | O_EXCL | O_WRONLY, 0600) < 0) _exit(0);
-  count = write(STDERR_FILENO, message, strlen(message));
-  close(STDERR_FILENO);
-  sleep(2);
-  unlink(lock);
-  _exit(0);
+  if (!WIFSIGNALED(status)) _exit(WEXITSTATUS(status));
+  if (write(STDERR_FILENO, message, length) < 0) _exit(1);
+  signal(WTERMSIG(status), SIG_DFL);
+  kill(getpid(), WTERMSIG(status));
+  _exit(128 + WTERMSIG(status));
 }

@@ -79,7 +79,6 @@
     public func finish() throws(RankError) {
       try barrier()
       watch.stop()
-      RankGuard.end()
       library.lock.lock()
       defer { library.lock.unlock() }
       try MPILibrary.check("MPI_Finalize", steppe_mpi_finish())
@@ -87,7 +86,6 @@
 
     /// Ends all ranks at once.
     public func abort(code: Int32 = 1) -> Never {
-      RankGuard.end()
       // What this process has said is on its way through the launcher, which may drop it when it is told to end.
       fflush(nil)
       usleep(200_000)

@@ -134,7 +134,7 @@
       let last = count - 1
       let texts = [
         "hang": "rank \(last) hangs", "stop": "rank \(last) gives no sign of life",  // Open MPI's own message, or the guard's.
-        "kill": isOpenMPI ? "process rank \(last)" : "rank \(last) (process ",
+        "kill": isOpenMPI ? "process rank \(last)" : "steppe: rank \(last) was ended by a signal",
       ]
       if !outcome.text.contains(texts[name]!) {
         problems.append("expected '\(texts[name]!)', found:\n\(outcome.text)")
