@@ -23,6 +23,19 @@
       init(_ parameter: Parameter<Scalar>) { self.parameter = parameter }
 
       var count: Int { parameter.value.count }
+
+      /// Whether the gradient is finite, as far as that costs next to nothing.
+      ///
+      /// A large weight's is a sum of products dyᵀ·x: where dy or x is not finite, a whole row of it is not or a whole column. Looking at one of
+      /// each finds both, in a thousandth of the time that all would take.
+      var isFinite: Bool {
+        guard parameter.hasGradient else { return true }
+        let gradient = parameter.writableGradient()
+        let rows = parameter.value.shape.first ?? 1
+        guard count > 4096, rows > 0 else { return Scalar.kernels.all_finite(gradient, count) }
+        let width = count / rows
+        return Scalar.kernels.all_finite(gradient, width) && (0..<rows).allSatisfy { gradient[$0 * width].isFinite }
+      }
     }
 
     private final class Bucket {
@@ -125,14 +138,9 @@
     private func begin(_ bucket: Bucket) {
       begun = bucket.index + 1
       let memory = bucket.packed()
-      let isFinite = Scalar.kernels.all_finite(memory, bucket.count)
-      ranks.health.note(isFinite: isFinite)
-      if !isFinite, brokenParameter == nil {
-        brokenParameter =
-          bucket.entries.first { entry in
-            entry.parameter.hasGradient && !Scalar.kernels.all_finite(entry.parameter.writableGradient(), entry.count)
-          }?.parameter.name
-      }
+      let broken = bucket.entries.first { !$0.isFinite }
+      ranks.health.note(isFinite: broken == nil)
+      brokenParameter = brokenParameter ?? broken?.parameter.name
       bucket.transfer = try? ranks.begin(
         allReduce: memory, count: bucket.count, Communicator.type(of: Scalar.self), STEPPE_MPI_SUM,
         "the gradient of '\(bucket.entries[0].parameter.name)'", inBackground: true)

@@ -324,6 +324,19 @@
       trainer.distribute(over: ranks)
       try trainer.fit(training: data)
     }
+    // In one place behind a large weight, whose gradient is looked at in part.
+    context.expectError("rank \(culprit): the gradient of '0.weight' is not finite") {
+      let model = Sequential<Float>(seed: 1) { Dense(12, 700, bias: false) }
+      let parallel = try DataParallel(model, over: ranks, bucketBytes: 1024)
+      for step in 0..<3 {
+        let (output, pullback) = model.forward(data.batch(rows: Array(0..<8)).features)
+        var gradient = Tensor<Float>(repeating: 0.1, shape: output.shape)
+        if isCulprit, step == 2 { gradient[3, 500] = .nan }
+        pullback.accumulate(gradient)
+        try parallel.finishGradients()
+        for parameter in model.parameters { parameter.clearGradient() }
+      }
+    }
     // And in a loop of one's own.
     context.expectError("rank \(culprit): the gradient of '7.") {
       let model = perceptron(12).synchronized(over: ranks)
