@@ -132,8 +132,9 @@
       if outcome.code == 0 { problems.append("expected a failure, found success") }
       if outcome.seconds > 30 { problems.append("it took \(outcome.seconds) s") }
       let last = count - 1
+      // Who was killed Open MPI says itself, and the guard under MPICH.
       let texts = [
-        "hang": "rank \(last) hangs", "stop": "rank \(last) gives no sign of life",  // Open MPI's own message, or the guard's.
+        "hang": "rank \(last) hangs", "stop": "rank \(last) gives no sign of life",
         "kill": isOpenMPI ? "process rank \(last)" : "steppe: rank \(last) was ended by a signal",
       ]
       if !outcome.text.contains(texts[name]!) {
