@@ -34,7 +34,11 @@
     let library: MPILibrary
     let health = StepHealth()
     /// Apart from each other, so that messages of different purposes never meet.
-    private let (main, background, control): (steppe_mpi_communicator, steppe_mpi_communicator, steppe_mpi_communicator)
+    private let main, background, control, ringMessages: steppe_mpi_communicator
+    /// How many rings have begun.
+    private var rings = 0
+    /// Bytes of a piece from which on a ring costs less than whole messages in fewer rounds.
+    private static let leastPiece = 8192
     let watch: RankWatch
     /// What the first error was. Guarded by the library's lock.
     private var failure: RankError?
@@ -63,7 +67,9 @@
         try MPILibrary.check("MPI_Comm_dup", steppe_mpi_duplicate_world(&result))
         return result
       }
-      (main, background, control) = (try duplicate(), try duplicate(), try duplicate())
+      (main, background, control, ringMessages) = (
+        try duplicate(), try duplicate(), try duplicate(), try duplicate()
+      )
       var (rank, size, local): (Int32, Int32, Int32) = (0, 1, 1)
       try MPILibrary.check("MPI_Comm_rank", steppe_mpi_rank(main, &rank))
       try MPILibrary.check("MPI_Comm_size", steppe_mpi_size(main, &size))
@@ -164,6 +170,7 @@
       _ tensor: inout Tensor<Scalar>, _ reduction: Reduction = .sum
     ) throws(RankError) {
       tensor.makeWritable()
+      if reduction == .sum { return try finish(begin(sum: tensor.address, count: tensor.count, "an all-reduce")) }
       try finish(
         begin(
           allReduce: tensor.address, count: tensor.count, Self.type(of: Scalar.self), reduction.operation,
@@ -218,6 +225,8 @@
       /// The rank's how manieth collective it is.
       let number: Int
       fileprivate var requests: [UnsafeMutablePointer<steppe_mpi_request>] = []
+      /// Begins what comes when all requests are done; whether there was anything.
+      fileprivate var next: () throws(RankError) -> Bool = { false }
 
       fileprivate init(_ what: String, number: Int) {
         self.what = what
@@ -228,13 +237,15 @@
 
       /// Moves it on, under the library's lock; whether it is done.
       func test() throws(RankError) -> Bool {
-        while let request = requests.last {
-          var done: Int32 = 0
-          try MPILibrary.check("MPI_Test", steppe_mpi_test(request, &done))
-          if done == 0 { return false }
-          request.deallocate()
-          requests.removeLast()
-        }
+        repeat {
+          while let request = requests.last {
+            var done: Int32 = 0
+            try MPILibrary.check("MPI_Test", steppe_mpi_test(request, &done))
+            if done == 0 { return false }
+            request.deallocate()
+            requests.removeLast()
+          }
+        } while try next()
         return true
       }
     }
@@ -254,6 +265,32 @@
         let start = values + range.lowerBound * Self.stride(of: type)
         return steppe_mpi_all_reduce(communicator, registry, start, Int32(range.count), type, operation, request)
       }
+      if inBackground { watch.move(transfer) }
+      return transfer
+    }
+
+    /// Begins the sum of `count` numbers in place.
+    ///
+    /// Many go around the ranks' ring in as many pieces, once to be summed and once as sums (Patarasuk & Yuan 2009): each rank sends less than
+    /// twice their bytes, however many ranks there are. Open MPI's own non-blocking all-reduce sends all of them in each of 2·log₂ K rounds
+    /// where the result takes the place of what is reduced.
+    func begin<Scalar: TensorScalar>(
+      sum values: UnsafeMutablePointer<Scalar>, count: Int, _ what: String, inBackground: Bool = false
+    ) throws(RankError) -> Transfer {
+      let bytes = count * MemoryLayout<Scalar>.stride
+      guard size > 1, bytes >= size * Self.leastPiece, bytes / size < 1 << 30 else {
+        return try begin(
+          allReduce: values, count: count, Self.type(of: Scalar.self), STEPPE_MPI_SUM, what, inBackground: inBackground)
+      }
+      let transfer = try begin(what, on: main, pieces: []) { _, _, _, _ in 0 }
+      rings += 1
+      // Messages of one ring never meet those of another.
+      let ring = Ring(
+        values, count: count, rank: rank, size: size, tag: Int32(16 + rings % 16_384), rings: ringMessages)
+      transfer.next = { [unowned transfer] () throws(RankError) in try ring.advance(&transfer.requests) }
+      library.lock.lock()
+      defer { library.lock.unlock() }
+      _ = try transfer.next()
       if inBackground { watch.move(transfer) }
       return transfer
     }

@@ -1,5 +1,4 @@
 #if MPI
-  import CMPI
   import Steppe
 
   /// The gradients of a model's parameters on their way to the other ranks: buckets of about one size, in the order in which backward
@@ -142,8 +141,7 @@
       ranks.health.note(isFinite: broken == nil)
       brokenParameter = brokenParameter ?? broken?.parameter.name
       bucket.transfer = try? ranks.begin(
-        allReduce: memory, count: bucket.count, Communicator.type(of: Scalar.self), STEPPE_MPI_SUM,
-        "the gradient of '\(bucket.entries[0].parameter.name)'", inBackground: true)
+        sum: memory, count: bucket.count, "the gradient of '\(bucket.entries[0].parameter.name)'", inBackground: true)
     }
 
     /// Sends off what has not been.

@@ -41,11 +41,11 @@
     let ranks = try Communicator.world()
     for exponent in stride(from: 3, through: 24, by: 1) {
       let count = (1 << exponent) / MemoryLayout<Float>.stride
-      var tensor = Tensor<Float>.ones(shape: [count])
+      var tensor = Tensor<Float>.zeros(shape: [count])
       func time(_ repetitions: Int) throws -> Double {
         try ranks.barrier()
         let start = ContinuousClock.now
-        for _ in 0..<repetitions { try ranks.allReduce(&tensor, .maximum) }
+        for _ in 0..<repetitions { try ranks.allReduce(&tensor) }
         var seconds = [(ContinuousClock.now - start) / .seconds(1) / Double(repetitions)]
         // Until the last rank has it.
         try ranks.allReduce(&seconds, .maximum)
