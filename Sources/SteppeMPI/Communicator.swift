@@ -235,8 +235,19 @@
 
       deinit { for request in requests { request.deallocate() } }
 
+      /// What went wrong, which may have come up in another thread than the one that waits.
+      private var error: RankError?
+
       /// Moves it on, under the library's lock; whether it is done.
       func test() throws(RankError) -> Bool {
+        if let error { throw error }
+        do throws(RankError) { return try moved() } catch {
+          self.error = error
+          throw error
+        }
+      }
+
+      private func moved() throws(RankError) -> Bool {
         repeat {
           while let request = requests.last {
             var done: Int32 = 0
