@@ -6,7 +6,12 @@ let package = Package(
   products: [
     // The command has no line here: with one, SwiftPM would resolve its dependencies for every package that links the library.
     // Its product is the one that SwiftPM makes of the target `steppe` where this package is the root.
-    .library(name: "Steppe", targets: ["Steppe"])
+    .library(name: "Steppe", targets: ["Steppe"]),
+    // Training on several processes. Without the trait `MPI` it is empty, and nothing of MPI is looked for.
+    .library(name: "SteppeMPI", targets: ["SteppeMPI"]),
+  ],
+  traits: [
+    .trait(name: "MPI", description: "Training on several processes and machines, over MPICH or Open MPI.")
   ],
   dependencies: [
     // Only the command and the documentation need these: SwiftPM resolves none of them for a package that links the library.
@@ -21,12 +26,18 @@ let package = Package(
     .target(name: "CSteppeKernels", exclude: ["kernels"]),
     .target(name: "Steppe", dependencies: ["COpenBLAS", "CZlib", "CSteppeKernels"]),
     .target(name: "SteppeExperiments", dependencies: ["Steppe"]),
+    .systemLibrary(name: "CMPI", pkgConfig: "mpi", providers: [.apt(["libopenmpi-dev", "openmpi-bin", "pkg-config"])]),
+    .target(name: "SteppeMPI", dependencies: ["Steppe", .target(name: "CMPI", condition: .when(traits: ["MPI"]))]),
     .executableTarget(
       name: "steppe",
       dependencies: [
-        "Steppe", "SteppeExperiments", "COpenBLAS", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "Steppe", "SteppeExperiments", "SteppeMPI", "COpenBLAS",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Sources/SteppeCommand"),
+    // What `mpirun` starts in the tests and measurements of SteppeMPI; see script/mpi.
+    .executableTarget(
+      name: "steppe-mpi-tests", dependencies: ["Steppe", "SteppeMPI", "Reference"], path: "Tests/MPITests"),
     .target(name: "Reference", path: "Tests/Reference"),
     .testTarget(name: "ExperimentTests", dependencies: ["Steppe", "SteppeExperiments", "Reference"]),
     // The command is built beside its tests, which run it.

@@ -81,6 +81,13 @@ struct MetricsFile {
     for line in lines.dropFirst() { epochs.append(try EpochMetrics(JSONReader(source: path, text: line))) }
   }
 
+  /// The same with the configuration that a text says.
+  func with(text: String) throws(FileError) -> MetricsFile {
+    var result = MetricsFile(path: path, configuration: try RunConfiguration(JSONReader(source: path, text: text)))
+    result.epochs = epochs
+    return result
+  }
+
   /// Forgets the epochs that are to be computed again: those from `epoch` on.
   mutating func truncate(from epoch: Int) { epochs.removeAll { $0.epoch >= epoch } }
 

@@ -88,6 +88,9 @@ enum ScheduleName: String, CaseIterable, ExpressibleByArgument {
 // MARK: - In files
 
 extension RunConfiguration {
+  /// As one line of JSON.
+  var text: String { JSONValue.object(members).serialized() }
+
   var members: [JSONValue.Member] {
     func optional(_ text: String?) -> JSONValue { text.map { .string($0) } ?? .null }
     return [

@@ -24,6 +24,9 @@ struct Train: ParsableCommand {
       Ctrl-C writes a checkpoint and ends the run, a second Ctrl-C ends it at once. A run goes on by --resume, which \
       needs no other options, and with the same number of threads its model is bitwise that of a run without a stop.
 
+      Under mpirun the run is that of all its processes, each with its part of every batch: the same model as by one \
+      process, up to rounding. The first of them writes and reports; --resume goes on with any number of processes.
+
       Examples:
         steppe train --output run
         steppe train --hidden 256 --optimizer adamw --epochs 5 --output small
@@ -31,6 +34,7 @@ struct Train: ParsableCommand {
         steppe train --train-images x.npy --train-labels y.npy --output own
         steppe train --data houses.csv --target price --without id --output houses
         steppe train --output run --resume
+        mpirun -n 4 steppe train --output run
       """)
 
   @OptionGroup(title: "Data") var data: DataOptions
@@ -46,6 +50,10 @@ struct Train: ParsableCommand {
 
   @Flag(help: "Replace the run in the output folder.") var overwrite = false
 
+  @Flag(
+    help: "Train on all processes that mpirun has started; without mpirun, as the only one. (default: under mpirun)")
+  var distributed = false
+
   @OptionGroup var threads: ThreadOptions
 
   @Flag(help: "Say nothing on the way.") var quiet = false
@@ -58,23 +66,86 @@ struct Train: ParsableCommand {
   }
 
   func run() throws {
+    let ranks = try Ranks.join(asked: distributed)
+    try ranks.run { try train(on: ranks) }
+  }
+
+  private func train(on ranks: Ranks) throws {
     let folder = RunFolder(path: output)
     // To the end: a run that is still going on is neither read halfway nor cleared away.
     var lock: FolderLock?
     defer { withExtendedLifetime(lock) {} }
-    var metrics: MetricsFile
-    if resume {
+    var metrics = try ranks.agree {
+      guard resume, ranks.isFirst else {
+        let metrics = MetricsFile(path: folder.metrics, configuration: try self.configuration(from: RunConfiguration()))
+        if !resume, ranks.isFirst { try checkIsFree(folder) }
+        return metrics
+      }
       guard folder.holdsRun else { throw Failure("\(output): expected a run to go on with, found none") }
       lock = try folder.lock()
-      metrics = try resumedMetrics(folder)
-    } else {
-      metrics = MetricsFile(path: folder.metrics, configuration: try configuration(from: RunConfiguration()))
-      try checkIsFree(folder)
+      return try resumedMetrics(folder)
     }
+    // The run's own settings, which only the first rank has read.
+    if resume { metrics = try metrics.with(text: try ranks.share(metrics.configuration.text)) }
     let configuration = metrics.configuration
-    threads.apply(quiet: quiet)
+    threads.apply(quiet: quiet || !ranks.isFirst)
     if threads.threads == nil { Parallel.threadCount = configuration.threads }
 
+    let (examples, specification) = try ranks.agree { try prepare(configuration) }
+    if !resume {
+      // Only now that all input has been found good does the old run go.
+      try ranks.agree {
+        guard ranks.isFirst else { return }
+        try folder.create()
+        lock = try folder.lock()
+        // Another run may have begun in the meantime.
+        try checkIsFree(folder)
+        try folder.clear()
+      }
+    }
+    let trainer = makeTrainer(configuration, specification, folder, examples)
+    ranks.distribute(trainer)
+    if resume {
+      let epoch = try ranks.agree { ranks.isFirst ? try resume(trainer, folder, configuration) : 1 }
+      metrics.truncate(from: epoch)
+    }
+    try ranks.agree { if ranks.isFirst { try metrics.write() } }
+    let list = try ranks.list()
+    if ranks.isFirst {
+      if let list { say(list) }
+      say("\(specification.summary): \(grouped(examples.training.count)) examples, \(Parallel.threadCount) threads")
+    }
+
+    Interruption.watch()
+    let report = try fit(trainer, examples, &metrics)
+    // Every rank ends with the first one's signal.
+    if report.outcome == .interrupted, let signal = Int32(try ranks.share("\(Interruption.signal ?? SIGTERM)")) {
+      if ranks.isFirst {
+        Console.error(
+          "steppe: interrupted after step \(report.step); the run is kept in \(report.checkpoint ?? folder.checkpoints), "
+            + "and goes on by: steppe train --output \(shellQuoted(output)) --resume")
+      }
+      throw ranks.ending(with: ExitCode(128 + signal))
+    }
+    try ranks.agree {
+      if ranks.isFirst { try finish(trainer, examples, specification, report, metrics, folder) }
+    }
+  }
+
+  // MARK: - Before training
+
+  /// `base` with what the options say.
+  private func configuration(from base: RunConfiguration) throws -> RunConfiguration {
+    var configuration = base
+    try ownData.apply(data, tableData, to: &configuration)
+    try network.apply(to: &configuration)
+    try recipe.apply(to: &configuration)
+    if let count = threads.threads { configuration.threads = count }
+    return configuration
+  }
+
+  /// The examples, and what a model for them is made of.
+  private func prepare(_ configuration: RunConfiguration) throws -> (Examples, ModelSpecification) {
     let examples = try Examples.read(configuration)
     var specification = ModelSpecification(
       kind: configuration.model, inputs: examples.training.featureShape[0], hidden: configuration.hidden,
@@ -89,40 +160,7 @@ struct Train: ParsableCommand {
         source: configuration.data.training?.images ?? configuration.data.table?.path ?? "training images")
     }
     try specification.checkSize()
-    if !resume {
-      // Only now that all input has been found good does the old run go.
-      try folder.create()
-      lock = try folder.lock()
-      // Another run may have begun in the meantime.
-      try checkIsFree(folder)
-      try folder.clear()
-    }
-    let trainer = makeTrainer(configuration, specification, folder, examples)
-    if resume { metrics.truncate(from: try resume(trainer, folder, configuration)) }
-    try metrics.write()
-    say("\(specification.summary): \(grouped(examples.training.count)) examples, \(Parallel.threadCount) threads")
-
-    Interruption.watch()
-    let report = try fit(trainer, examples, &metrics)
-    if report.outcome == .interrupted, let signal = Interruption.signal {
-      Console.error(
-        "steppe: interrupted after step \(report.step); the run is kept in \(report.checkpoint ?? folder.checkpoints), "
-          + "and goes on by: steppe train --output \(shellQuoted(output)) --resume")
-      throw ExitCode(128 + signal)
-    }
-    try finish(trainer, examples, specification, report, metrics, folder)
-  }
-
-  // MARK: - Before training
-
-  /// `base` with what the options say.
-  private func configuration(from base: RunConfiguration) throws -> RunConfiguration {
-    var configuration = base
-    try ownData.apply(data, tableData, to: &configuration)
-    try network.apply(to: &configuration)
-    try recipe.apply(to: &configuration)
-    if let count = threads.threads { configuration.threads = count }
-    return configuration
+    return (examples, specification)
   }
 
   /// Throws where a new run would replace another without being asked to.
@@ -167,7 +205,11 @@ struct Train: ParsableCommand {
   ) throws -> Int {
     let resumption = try trainer.resume(from: folder.checkpoints)
     for error in resumption.skipped { Console.error("steppe: note: \(error)") }
-    if resumption.threadCount != Parallel.threadCount {
+    if resumption.rankCount != trainer.rankCount {
+      say(
+        "steppe: note: the run had \(resumption.rankCount) ranks; with \(trainer.rankCount) its last digits will differ from "
+          + "those of a run without a stop")
+    } else if resumption.threadCount != Parallel.threadCount {
       say(
         "steppe: note: the run had \(resumption.threadCount) threads; with \(Parallel.threadCount) its last digits will "
           + "differ from those of a run without a stop")

@@ -11,7 +11,7 @@ private let maximumHeaderLength = 100_000_000
 private let metadataKey = "__metadata__"
 private let checksumKey = "steppe.crc32"
 
-private func checksum(_ bytes: UnsafeRawBufferPointer, from start: UInt = 0) -> UInt {
+package func checksum(_ bytes: UnsafeRawBufferPointer, from start: UInt = 0) -> UInt {
   guard let base = bytes.baseAddress else { return start }
   return crc32_z(start, base.assumingMemoryBound(to: UInt8.self), bytes.count)
 }

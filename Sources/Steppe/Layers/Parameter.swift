@@ -32,6 +32,7 @@ public final class Parameter<Scalar: TensorScalar> {
   public var gradient: Tensor<Scalar> {
     get { hasGradient ? gathered! : Tensor.zeros(shape: value.shape) }
     set {
+      defer { onGradient?() }
       require(
         newValue.shape == value.shape,
         "Parameter '\(name)': expected a gradient of shape \(value.shape), got \(newValue.shape)")
@@ -40,6 +41,9 @@ public final class Parameter<Scalar: TensorScalar> {
       isZeroed = false
     }
   }
+
+  /// Called whenever something has been added to the gradient.
+  package var onGradient: (() -> Void)?
 
   /// Whether anything was gathered since the gradient was last cleared.
   public private(set) var hasGradient = false
@@ -65,12 +69,7 @@ public final class Parameter<Scalar: TensorScalar> {
   /// The gradient's memory, for an optimizer that applies it; afterwards the gradient is zero. `leavingZeros` says that the optimizer
   /// writes zeros to the memory too.
   package func takeGradient(leavingZeros: Bool) -> UnsafeMutablePointer<Scalar> {
-    require(hasGradient, "Parameter '\(name)': there is no gradient to take")
-    var memory = gathered!
-    gathered = nil
-    memory.makeWritable()
-    let address = memory.address
-    gathered = memory
+    let address = writableGradient()
     hasGradient = false
     isZeroed = leavingZeros
     return address
@@ -91,6 +90,17 @@ public final class Parameter<Scalar: TensorScalar> {
     gathered = memory
     hasGradient = true
     isZeroed = false
+    onGradient?()
+  }
+
+  /// Where the gathered gradient stands, to be changed in place; good until the parameter is next used.
+  package func writableGradient() -> UnsafeMutablePointer<Scalar> {
+    require(hasGradient, "Parameter '\(name)': there is no gradient to change")
+    var memory = gathered!
+    gathered = nil
+    memory.makeWritable()
+    gathered = memory
+    return memory.address
   }
 
   /// Adds `change` to the gradient.
@@ -103,6 +113,7 @@ public final class Parameter<Scalar: TensorScalar> {
     gathered = nil
     sum += change
     gathered = sum
+    onGradient?()
   }
 
   /// Where an optimizer changes the value in place; good until the parameter is next used.

@@ -48,6 +48,15 @@ public final class BatchNorm<Scalar: TensorScalar>: ChannelStatisticsLayer {
   /// A frozen layer trains nothing: `forward` too uses the running averages and leaves them as they are.
   public var isFrozen = false
   var population: ChannelPopulation?
+  /// In training, what makes the statistics those of several processes' batches together; nil for this process's alone.
+  package var synchronization: (any ChannelSynchronization)? {
+    didSet {
+      require(
+        synchronization == nil || norm == .l2,
+        "\(title): expected a batch norm by ℓ₂, whose statistics merge, to be synchronized, got one by \(norm)")
+    }
+  }
+  var isSynchronized: Bool { synchronization != nil }
 
   public var name = "" {
     didSet {
@@ -182,11 +191,13 @@ public final class BatchNorm<Scalar: TensorScalar>: ChannelStatisticsLayer {
     _ input: Tensor<Scalar>, _ activation: Activation, residual: Tensor<Scalar>? = nil
   ) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
     let (x, gammaValue, betaValue) = (input.contiguous(), gamma.value, beta.value)
-    let (output, moments, normWork) = Self.normalizedByBatch(
-      x, gammaValue, betaValue, epsilon, layout, norm, activation, residual: residual)
-    if tracksRunningStatistics, !isFrozen {
-      track(moments, count: ChannelShape(shape: x.shape, place: layout).valuesPerChannel)
-    }
+    let synchronization = synchronization
+    let (output, moments, values, normWork) = Self.normalizedByBatch(
+      x, gammaValue, betaValue, epsilon, layout, norm, activation, residual: residual, synchronization)
+    require(
+      synchronization == nil || values >= 2,
+      "\(title): expected more than one value per channel in training, of all processes together, got \(values)")
+    if tracksRunningStatistics, !isFrozen { track(moments, count: values) }
     let trains = !isFrozen
     let masked = residual == nil ? activation : .identity
     let pullback = Pullback<Scalar>(shape: output.shape) { [self] gradient, needsInput in
@@ -194,6 +205,10 @@ public final class BatchNorm<Scalar: TensorScalar>: ChannelStatisticsLayer {
       let dx = needsInput ? Tensor<Scalar>(uninitialized: x.shape) : nil
       let shape = ChannelShape(shape: x.shape, place: layout)
       gatherChannelGradients(gamma, beta, trains: trains) { dGamma, dBeta in
+        if let synchronization {
+          return synchronizedBackward(
+            synchronization, x, dy, dx, g, b, moments, values: values, masked, dGamma: dGamma, dBeta: dBeta)
+        }
         ChannelNormalization<Scalar>(shape, tensors: 2).backward(
           x: x.address, dy: dy.address, dx: normWork == nil ? dx?.address : nil, gamma: g.address, beta: b.address,
           moments: moments, epsilon: epsilon, activation: masked, dGamma: dGamma, dBeta: dBeta,
@@ -210,6 +225,45 @@ public final class BatchNorm<Scalar: TensorScalar>: ChannelStatisticsLayer {
     return (output, pullback)
   }
 
+  /// The gradients by this process's values in `dGamma` and `dBeta`, and dx through the statistics of all processes' values.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
+  private func synchronizedBackward(
+    _ synchronization: any ChannelSynchronization, _ x: Tensor<Scalar>, _ dy: Tensor<Scalar>, _ dx: Tensor<Scalar>?,
+    _ gamma: Tensor<Scalar>, _ beta: Tensor<Scalar>, _ moments: ChannelMoments, values: Int, _ activation: Activation,
+    dGamma: UnsafeMutablePointer<Double>, dBeta: UnsafeMutablePointer<Double>
+  ) {
+    let shape = ChannelShape(shape: x.shape, place: layout)
+    let own = Storage<Double>(count: 2 * channels)
+    // What is exchanged lies in one piece, and is the sums over all values while dx is made of them.
+    let exchange = {
+      for channel in 0..<self.channels {
+        own.pointer[channel] = dGamma[channel]
+        own.pointer[self.channels + channel] = dBeta[channel]
+      }
+      let all = Storage<Double>(count: 2 * self.channels)
+      all.pointer.update(from: own.pointer, count: all.count)
+      synchronization.add(all.pointer, count: all.count)
+      for channel in 0..<self.channels {
+        dGamma[channel] = all.pointer[channel]
+        dBeta[channel] = all.pointer[self.channels + channel]
+      }
+    }
+    if x.count == 0 {
+      for channel in 0..<channels { (dGamma[channel], dBeta[channel]) = (0, 0) }
+      exchange()
+    } else {
+      ChannelNormalization<Scalar>(shape, tensors: 2, schedule: .whole(shape)).backward(
+        x: x.address, dy: dy.address, dx: dx?.address, gamma: gamma.address, beta: beta.address, moments: moments,
+        epsilon: epsilon, activation: activation, values: values, dGamma: dGamma, dBeta: dBeta,
+        adjust: { _ in exchange() })
+    }
+    for channel in 0..<channels {
+      (dGamma[channel], dBeta[channel]) = (own.pointer[channel], own.pointer[channels + channel])
+    }
+    withExtendedLifetime(own) {}
+  }
+
   func track(_ moments: ChannelMoments, count m: Int) {
     guard counts(moments, count: m) else { return }
     let weight = momentum ?? 1 / Double(batchesTracked)
@@ -223,17 +277,29 @@ public final class BatchNorm<Scalar: TensorScalar>: ChannelStatisticsLayer {
   private static func normalizedByBatch(
     _ input: Tensor<Scalar>, _ gamma: Tensor<Scalar>, _ beta: Tensor<Scalar>, _ epsilon: Double,
     _ layout: ChannelPlace, _ norm: ChannelNorm, _ activation: Activation = .identity,
-    residual: Tensor<Scalar>? = nil
-  ) -> (output: Tensor<Scalar>, moments: ChannelMoments, normWork: ChannelNormWork<Scalar>?) {
+    residual: Tensor<Scalar>? = nil, _ synchronization: (any ChannelSynchronization)? = nil
+  ) -> (output: Tensor<Scalar>, moments: ChannelMoments, values: Int, normWork: ChannelNormWork<Scalar>?) {
     let (x, g, b, r) = (input.contiguous(), gamma.contiguous(), beta.contiguous(), residual?.contiguous())
     let output = Tensor<Scalar>(uninitialized: x.shape)
     let shape = ChannelShape(shape: x.shape, place: layout)
-    let (work, normWork) = (ChannelNormalization<Scalar>(shape), ChannelNormWork<Scalar>(norm, shape))
+    var values = shape.valuesPerChannel
+    if let synchronization, x.count == 0 {
+      let moments = ChannelMoments(channels: shape.channels)
+      values = moments.synchronize(synchronization, count: 0, Scalar.self)
+      return (output, moments, values, nil)
+    }
+    let schedule = synchronization == nil ? nil : ChannelSchedule.whole(shape)
+    let work = ChannelNormalization<Scalar>(shape, schedule: schedule)
+    let normWork = ChannelNormWork<Scalar>(norm, shape)
     let moments = work.forward(
       x: x.address, y: output.address, gamma: g.address, beta: b.address, epsilon: epsilon, activation: activation,
-      residual: r?.address, adjust: { range, moments in normWork?.measure(x.address, range, moments) })
+      residual: r?.address,
+      adjust: { range, moments in
+        normWork?.measure(x.address, range, moments)
+        if let synchronization { values = moments.synchronize(synchronization, count: values, Scalar.self) }
+      })
     withExtendedLifetime((x, g, b, r)) {}
-    return (output, moments, normWork)
+    return (output, moments, values, normWork)
   }
 
   func take(_ population: ChannelPopulation) {

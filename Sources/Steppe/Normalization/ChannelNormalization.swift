@@ -120,23 +120,26 @@ struct ChannelNormalization<Scalar: TensorScalar> {
   ///
   /// `activation`, the identity or ReLU, is what `forward` fused: for ReLU, `dy` is the gradient behind it, and the elements that it
   /// held back, found by computing them once more, add nothing. `consume` takes dx, a thread's whole range of channels as soon as that is
-  /// done: for a schedule of columns. `adjust` may change a range of channels' dγ and dβ before dx is made of them.
+  /// done: for a schedule of columns. `adjust` may change a range of channels' dγ and dβ before dx is made of them, and `values` says how
+  /// many values of a channel they then are the sums of; by default this tensor's.
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
   func backward(
     x: Pointer, dy: Pointer, dx: MutablePointer?, gamma: Pointer, beta: Pointer, moments: ChannelMoments,
     epsilon: Double,
-    activation: Activation = .identity, dGamma: UnsafeMutablePointer<Double>, dBeta: UnsafeMutablePointer<Double>,
+    activation: Activation = .identity, values: Int? = nil, dGamma: UnsafeMutablePointer<Double>,
+    dBeta: UnsafeMutablePointer<Double>,
     consume: (_ channels: Range<Int>) -> Void = { _ in }, adjust: (_ channels: Range<Int>) -> Void = { _ in }
   ) {
     precondition(activation == .identity || activation == .relu)
     let masked = activation == .relu
+    let all = values.map { Double($0) } ?? m
     let forwards = { (channels: Range<Int>) in
       affine(channels, moments, masked ? gamma : nil, beta, epsilon)
     }
     let slopes = { (channels: Range<Int>) in
       let result = ColumnCoefficients<Scalar>(channels: channels, fold: fold, count: 3)
-      var part = moments.part(channels, fold: fold, values: m, epsilon: epsilon)
+      var part = moments.part(channels, fold: fold, values: all, epsilon: epsilon)
       let first = channels.lowerBound
       Scalar.kernels.channel_slopes(
         &part, gamma + first, dGamma + first, dBeta + first, result.column(0), result.column(1), result.column(2))
@@ -186,12 +189,12 @@ struct ChannelNormalization<Scalar: TensorScalar> {
       } merged: {
         forEachSplitSum(sums) { channel, sum, product in
           finishGradient(channel, sum, product, moments, epsilon, dGamma, dBeta)
-          adjust(channel..<channel + 1)
         }
+        adjust(0..<shape.channels)
       } then: { channel, samples in
         guard let dx else { return }
         let forward = affine(channel, moments, gamma, beta, epsilon)
-        let c = gradient(channel, moments, gamma, epsilon, dGamma, dBeta)
+        let c = gradient(channel, moments, gamma, epsilon, dGamma, dBeta, values: all)
         let start = samples.lowerBound * shape.sampleStride + channel * fold
         Scalar.kernels.run_gradient(
           x + start, dy + start, dx + start, shape.sampleStride, samples.count, fold, Double(c.0), masked,
@@ -231,13 +234,13 @@ struct ChannelNormalization<Scalar: TensorScalar> {
   /// shift, a, b and e of channel c for dx = a·dy + b·(x − shift) + e.
   func gradient(
     _ c: Int, _ moments: ChannelMoments, _ gamma: Pointer, _ epsilon: Double,
-    _ dGamma: UnsafePointer<Double>, _ dBeta: UnsafePointer<Double>
+    _ dGamma: UnsafePointer<Double>, _ dBeta: UnsafePointer<Double>, values: Double
   ) -> (Scalar, Scalar, Scalar, Scalar) {
     let shift = Scalar(moments.mean[c])
     let rstd = 1 / (moments.variance[c] + epsilon).squareRoot()
     let a = Double(gamma[c]) * rstd
-    let b = -a * rstd * dGamma[c] / m
-    return (shift, Scalar(a), Scalar(b), Scalar(-a * dBeta[c] / m - b * moments.remainder[c]))
+    let b = -a * rstd * dGamma[c] / values
+    return (shift, Scalar(a), Scalar(b), Scalar(-a * dBeta[c] / values - b * moments.remainder[c]))
   }
 
   /// dγ and dβ of channel c from Σdy and Σdy·(x − shift).

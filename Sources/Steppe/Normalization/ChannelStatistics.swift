@@ -9,18 +9,24 @@ protocol ChannelStatisticsLayer<Scalar>: Layer {
   var skippedBatches: Int { get set }
   /// Where the statistics of batches are gathered in the place of the running averages, while they are re-estimated.
   var population: ChannelPopulation? { get set }
+  /// Whether the batch is one of several processes together, of which this one may hold little or nothing.
+  var isSynchronized: Bool { get }
   /// Makes the statistics of a whole data set the running ones.
   func take(_ population: ChannelPopulation)
 }
 
 extension ChannelStatisticsLayer {
+  var isSynchronized: Bool { false }
+
   /// Whether the batch at hand is what normalizes.
   func usesBatch(training: Bool) -> Bool { !tracksRunningStatistics || training && !isFrozen }
 
   /// `input` where it has the layer's channels, and more than one value in each where the batch is used.
   func checkedShape(_ input: [Int], training: Bool) throws(LayerError) -> [Int] {
     try checkChannels(input, channels, layout, title)
-    if usesBatch(training: training), ChannelShape(shape: input, place: layout).valuesPerChannel < 2 {
+    if usesBatch(training: training), !(training && isSynchronized),
+      ChannelShape(shape: input, place: layout).valuesPerChannel < 2
+    {
       throw LayerError(
         layer: title,
         expected: training

@@ -15,7 +15,10 @@ struct DenseBatchNorm<Scalar: TensorScalar> {
   @_specialize(where Scalar == Double)
   func forward(_ input: Tensor<Scalar>) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
     let (inputs, outputs) = (dense.inputs, dense.outputs)
-    guard input.rank == 2, norm.normalizesByBatch, norm.channels == outputs else { return separately(input) }
+    // What other processes' batches are merged with must be known whole.
+    guard input.rank == 2, norm.normalizesByBatch, !norm.isSynchronized, norm.channels == outputs else {
+      return separately(input)
+    }
     let shape = ChannelShape(shape: [input.shape[0], outputs], place: .channelsFirst)
     guard
       let schedule = ChannelSchedule.columns(

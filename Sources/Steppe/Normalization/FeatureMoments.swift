@@ -11,6 +11,8 @@ package struct FeatureMoment: Sendable, Equatable {
   package var minimum = Double.infinity
   package var maximum = -Double.infinity
 
+  package init() {}
+
   /// Takes in `count` more values: their mean, and their own M₂.
   mutating func merge(count other: Double, mean otherMean: DoubleDouble, squares otherSquares: DoubleDouble) {
     guard other > 0 else { return }
@@ -49,7 +51,7 @@ package struct DoubleDouble: Sendable, Equatable {
     if !high.isFinite { low = 0 }
   }
 
-  init(high: Double, low: Double) {
+  package init(high: Double, low: Double) {
     self.high = high
     self.low = low
   }

@@ -46,7 +46,7 @@ public struct FeatureStatistics: Sendable, Equatable {
     self.init(names: names, rows: 0, moments: Array(repeating: FeatureMoment(), count: features))
   }
 
-  init(names: [String], rows: Int, moments: [FeatureMoment]) {
+  package init(names: [String], rows: Int, moments: [FeatureMoment]) {
     self.names = names
     self.rows = rows
     self.moments = moments

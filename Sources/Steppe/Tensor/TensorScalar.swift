@@ -23,6 +23,11 @@ extension TensorScalar {
   package static var kernels: steppe_kernel_table {
     @inline(__always) _read { yield backend.kernelTable().pointee }
   }
+
+  /// y += x
+  package static func add(_ x: UnsafePointer<Self>, to y: UnsafeMutablePointer<Self>, count: Int) {
+    kernels.binary(STEPPE_ADD, y, 1, x, 1, y, count)
+  }
 }
 
 extension Float: TensorScalar {

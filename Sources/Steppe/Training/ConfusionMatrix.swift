@@ -14,6 +14,11 @@ public struct ConfusionMatrix: Sendable, Hashable, CustomStringConvertible {
     counts = Array(repeating: Array(repeating: 0, count: classes), count: classes)
   }
 
+  /// The matrix of such counts, row after row.
+  init(counts: [Int], classes: Int) {
+    self.counts = (0..<classes).map { Array(counts[$0 * classes..<($0 + 1) * classes]) }
+  }
+
   /// The number of classes.
   public var classes: Int { counts.count }
   /// The number of examples.

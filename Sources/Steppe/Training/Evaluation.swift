@@ -42,17 +42,26 @@ public func evaluate<Scalar: TensorScalar>(
     throw TrainingError.invalidSetting(name: "batchSize", expected: "at least 1", found: "\(batchSize)")
   }
   guard data.count >= 1 else { throw TrainingError.invalidData(expected: "at least one example", found: "none") }
-  var sampler = BatchSampler(count: data.count, batchSize: batchSize, shuffle: false)
+  let sums = try evaluationSums(scores, on: data, rows: 0..<data.count, batchSize: batchSize, loss: loss)
+  return Evaluation(loss: sums.loss / Double(data.count), confusion: sums.confusion)
+}
+
+/// The sum of the losses of the examples `rows`, and their counts.
+func evaluationSums<Scalar: TensorScalar>(
+  _ scores: (_ features: Tensor<Scalar>) throws -> Tensor<Scalar>, on data: any DataSource<Scalar>, rows: Range<Int>,
+  batchSize: Int, loss: TrainingLoss<Scalar>
+) throws -> (loss: Double, confusion: ConfusionMatrix) {
   var confusion = ConfusionMatrix(classes: data.classes)
   var sum = 0.0
-  while let rows = sampler.next() {
-    let (features, labels) = try checkedBatch(of: data, rows: rows)
-    let scores = try checkedScores(try scores(features), rows: rows.count, classes: data.classes)
-    sum += Double(try loss(scores, labels, of: data, rows: rows).loss) * Double(rows.count)
+  for low in stride(from: rows.lowerBound, to: rows.upperBound, by: batchSize) {
+    let batch = Array(low..<min(low + batchSize, rows.upperBound))
+    let (features, labels) = try checkedBatch(of: data, rows: batch)
+    let scores = try checkedScores(try scores(features), rows: batch.count, classes: data.classes)
+    sum += Double(try loss(scores, labels, of: data, rows: batch).loss) * Double(batch.count)
     if confusion.classes < scores.shape[1] { confusion = confusion.widened(to: scores.shape[1]) }
     confusion.add(labels: labels, predictions: scores.argmaxOfRows())
   }
-  return Evaluation(loss: sum / Double(data.count), confusion: confusion)
+  return (sum, confusion)
 }
 
 /// The batch `rows` of a data source that nobody vouches for.

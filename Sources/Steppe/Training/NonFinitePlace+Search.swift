@@ -11,7 +11,8 @@ extension NonFinitePlace {
   static func first<Scalar: TensorScalar>(in model: any Layer<Scalar>, _ features: Tensor<Scalar>) -> NonFinitePlace {
     let values = model.state.map { ($0, $0.get()) }
     defer { for (entry, value) in values { entry.set(value) } }
-    return output(of: model, features).place ?? .loss
+    // Alone: other processes do not come along.
+    return model.withSynchronization(LocalStatistics()) { output(of: model, features).place ?? .loss }
   }
 
   private static func output<Scalar: TensorScalar>(

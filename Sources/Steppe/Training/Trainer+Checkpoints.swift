@@ -56,7 +56,7 @@ extension Trainer {
     bestModel = state.best.flatMap { Self.bestModel(besides: path, epoch: $0.epoch) }
     return Resumption(
       checkpoint: path, step: state.step, epoch: state.position.epoch + 1, threadCount: record.threadCount,
-      skipped: skipped)
+      rankCount: record.rankCount, skipped: skipped)
   }
 
   private func record(in file: SafetensorsFile) throws(CheckpointError) -> TrainingRecord {
@@ -89,10 +89,17 @@ extension Trainer {
     }
   }
 
-  /// Writes where the run stands, unless the model is not finite.
-  func writeCheckpoint(in folder: CheckpointFolder) throws {
-    try checkFinite()
-    let path = CheckpointFolder.checkpoint(state.step, in: folder.path)
+  /// Writes where the run stands, unless the model is not finite. Of processes that train together the first one does.
+  ///
+  /// - Parameter folder: Where to; nil in the other processes.
+  func writeCheckpoint(in folder: CheckpointFolder?) throws {
+    try agreed { try checkFinite() }
+    let path = CheckpointFolder.checkpoint(state.step, in: configuration.checkpointFolder!)
+    try byFirst { try writeCheckpoint(to: path, in: folder!) }
+    lastCheckpoint = path
+  }
+
+  private func writeCheckpoint(to path: String, in folder: CheckpointFolder) throws {
     var writer = checkpointWriter()
     writer.add(model.state)
     writer.add(optimizer.state, prefix: optimizerPrefix)
@@ -100,11 +107,11 @@ extension Trainer {
     writer.add(
       generators.flatMap { [$0.seed, $0.stream, $0.position].map { Int64(bitPattern: $0) } },
       shape: [generators.count, 3], named: generatorsName)
-    let record = TrainingRecord(state: state, settings: settings!, threadCount: Parallel.threadCount)
+    let record = TrainingRecord(
+      state: state, settings: settings!, threadCount: Parallel.threadCount, rankCount: rankCount)
     let text = Array(record.json.serialized().utf8)
     writer.add(bytes: text, shape: [text.count], named: recordName)
     try writer.write(to: path)
-    lastCheckpoint = path
     try folder.removeOld(upTo: state.step, keeping: configuration.keptCheckpoints)
   }
 

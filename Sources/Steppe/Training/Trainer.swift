@@ -62,6 +62,11 @@ public final class Trainer<Scalar: TensorScalar> {
   var lastCheckpoint: String?
   /// Where the model of `state.best` was saved; nil where it was not.
   var bestModel: String?
+  /// The processes that train together; nil for this one alone.
+  package var group: (any TrainingGroup<Scalar>)?
+  /// What `onProgress` asked for, or threw, since the last step of a group.
+  var asksToStop = false
+  var pendingError: (any Error)?
 
   /// A trainer that stands at the beginning.
   ///
@@ -102,24 +107,29 @@ public final class Trainer<Scalar: TensorScalar> {
     training: any DataSource<Scalar>, validation: (any DataSource<Scalar>)? = nil,
     onProgress: (TrainingProgress) throws -> TrainingAction = { _ in .continue }
   ) throws -> TrainingReport {
-    var sampler = try prepare(training, validation)
-    let folder = try configuration.checkpointFolder.map { try CheckpointFolder($0, continuing: lastCheckpoint) }
-    if let folder {
-      if lastCheckpoint == nil {
-        try writeCheckpoint(in: folder)
-      } else {
-        // A run that was killed after a checkpoint had not yet removed the old ones.
-        try folder.removeOld(upTo: state.step, keeping: configuration.keptCheckpoints)
-      }
+    var sampler = try agreed { try prepare(training, validation) }
+    try join()
+    sampler.position = state.position
+    let keepsCheckpoints = configuration.checkpointFolder != nil
+    var folder: CheckpointFolder?
+    let isFresh = lastCheckpoint == nil
+    try byFirst {
+      folder = try configuration.checkpointFolder.map { try CheckpointFolder($0, continuing: lastCheckpoint) }
+      // A run that was killed after a checkpoint had not yet removed the old ones.
+      if !isFresh { try folder?.removeOld(upTo: state.step, keeping: configuration.keptCheckpoints) }
     }
+    if keepsCheckpoints, isFresh { try writeCheckpoint(in: folder) }
 
+    asksToStop = false
+    pendingError = nil
     var pace = Pace(step: state.step)
     var outcome = isExhausted ? TrainingReport.Outcome.stoppedEarly : .completed
     while state.position.epoch < configuration.epochs, !isExhausted {
       var record: EpochRecord?
       let isDue: Bool
+      var action = TrainingAction.continue
       if let rows = sampler.next() {
-        try trainStep(rows, of: training)
+        if try trainStep(rows, of: training) { action = .stop }
         pace.examples += rows.count
         isDue = isCheckpointDue(step: state.step)
       } else {
@@ -128,12 +138,12 @@ public final class Trainer<Scalar: TensorScalar> {
         if isExhausted { outcome = .stoppedEarly }
       }
       state.position = sampler.position
-      var action = TrainingAction.continue
-      if record != nil || pace.isReportDue(every: configuration.progressInterval) {
-        action = try onProgress(progress(sampler, pace, record))
+      if record != nil || isFirst && pace.isReportDue(every: configuration.progressInterval) {
+        let asked = try self.action(isEpochsEnd: record != nil) { try onProgress(progress(sampler, pace, record)) }
+        if asked == .stop { action = .stop }
       }
       let isOver = state.position.epoch >= configuration.epochs || isExhausted
-      if let folder, isDue || action == .stop || isOver {
+      if keepsCheckpoints, isDue || action == .stop || isOver {
         state.epoch.seconds += pace.lap()
         try writeCheckpoint(in: folder)
       }
@@ -142,10 +152,10 @@ public final class Trainer<Scalar: TensorScalar> {
         break
       }
     }
-    if folder == nil { try checkFinite() }
+    if !keepsCheckpoints { try agreed { try checkFinite() } }
     return TrainingReport(
       outcome: outcome, history: state.history, step: state.step, seconds: pace.seconds,
-      checkpoint: folder == nil ? nil : lastCheckpoint, bestEpoch: state.best?.epoch,
+      checkpoint: keepsCheckpoints ? lastCheckpoint : nil, bestEpoch: state.best?.epoch,
       bestModel: bestModel.flatMap { access($0, F_OK) == 0 ? $0 : nil })
   }
 
@@ -207,7 +217,10 @@ public final class Trainer<Scalar: TensorScalar> {
   /// Whether an incomplete last batch is left out; the batches' shapes are tried on the model.
   private func dropsLast(_ training: any DataSource<Scalar>) throws -> Bool {
     func tryBatch(_ rows: Int) throws {
-      _ = try model.outputShape(for: [rows] + training.featureShape, training: true)
+      // A batch of all processes together must do for one alone.
+      try model.withSynchronization(nil) {
+        _ = try model.outputShape(for: [rows] + training.featureShape, training: true)
+      }
     }
     let (full, rest) = training.count.quotientAndRemainder(dividingBy: configuration.batchSize)
     if full > 0 { try tryBatch(configuration.batchSize) }
@@ -237,21 +250,10 @@ public final class Trainer<Scalar: TensorScalar> {
 
   // MARK: Training
 
-  private func trainStep(_ rows: [Int], of data: any DataSource<Scalar>) throws {
-    let generators = model.randomGenerators
-    let (features, labels) = try checkedBatch(of: data, rows: rows)
-    // A `Dataset` has been through this when it was made.
-    if !(data is Dataset<Scalar>), !features.isAllFinite() {
-      throw notFinite(.features(features, rows: rows))
-    }
-    let (output, pullback) = model.forward(features)
-    let scores = try checkedScores(output, rows: rows.count, classes: data.classes)
-    let (value, gradient) = try loss(scores, labels, of: data, rows: rows)
-    guard value.isFinite else {
-      model.randomGenerators = generators
-      throw notFinite(.first(in: model, features))
-    }
-    pullback.accumulate(gradient)
+  /// Whether the processes that train together have agreed to stop.
+  private func trainStep(_ rows: [Int], of data: any DataSource<Scalar>) throws -> Bool {
+    let sums: StepSums
+    if let group { sums = try gradientStep(rows, of: data, in: group) } else { sums = try gradientStep(rows, of: data) }
     if let schedule {
       let rate = schedule.rate(at: state.step)
       try checkRate(rate, "the schedule's rate at step \(state.step)")
@@ -259,10 +261,55 @@ public final class Trainer<Scalar: TensorScalar> {
     }
     optimizer.step()
     state.step += 1
-    state.epoch.loss += Double(value) * Double(rows.count)
+    state.epoch.loss += sums.loss
+    state.epoch.correct += sums.correct
+    state.epoch.examples += sums.examples
+    try group?.check(model.state, step: state.step)
+    return sums.asksToStop
+  }
+
+  private func gradientStep(_ rows: [Int], of data: any DataSource<Scalar>) throws -> StepSums {
+    let generators = model.randomGenerators
+    let (features, labels) = try checkedExamples(rows, of: data)
+    let (output, pullback) = model.forward(features)
+    guard let (sums, gradient) = try judged(output, labels, rows: rows, of: data) else {
+      throw brokenLoss(features, generators)
+    }
+    pullback.accumulate(gradient)
+    return sums
+  }
+
+  /// The examples `rows`, whose features are finite.
+  func checkedExamples(_ rows: [Int], of data: any DataSource<Scalar>) throws -> (Tensor<Scalar>, [Int]) {
+    let (features, labels) = try checkedBatch(of: data, rows: rows)
+    // A `Dataset` has been through this when it was made.
+    if !(data is Dataset<Scalar>), !features.isAllFinite() {
+      throw notFinite(.features(features, rows: rows))
+    }
+    return (features, labels)
+  }
+
+  /// What the model's output for the examples `rows` comes to, and the gradient of their mean loss by it; nil where that is not finite.
+  func judged(
+    _ output: Tensor<Scalar>, _ labels: [Int], rows: [Int], of data: any DataSource<Scalar>
+  ) throws -> (StepSums, Tensor<Scalar>)? {
+    let scores = try checkedScores(output, rows: rows.count, classes: data.classes)
+    let (value, gradient) = try loss(scores, labels, of: data, rows: rows)
+    guard value.isFinite else { return nil }
+    var sums = StepSums()
+    sums.loss = Double(value) * Double(rows.count)
+    sums.examples = rows.count
     // A regression has no classes to be right about.
-    if !loss.usesTargets { state.epoch.correct += zip(scores.argmaxOfRows(), labels).count { $0 == $1 } }
-    state.epoch.examples += rows.count
+    if !loss.usesTargets { sums.correct = zip(scores.argmaxOfRows(), labels).count { $0 == $1 } }
+    return (sums, gradient)
+  }
+
+  /// Why the loss of examples is not finite; pullbacks of before are of no more use.
+  ///
+  /// - Parameter generators: The model's generators before its forward pass, which it gets back.
+  func brokenLoss(_ features: Tensor<Scalar>, _ generators: [RandomGenerator]) -> TrainingError {
+    model.randomGenerators = generators
+    return notFinite(.first(in: model, features))
   }
 
   /// The rate of the last step.
@@ -272,10 +319,8 @@ public final class Trainer<Scalar: TensorScalar> {
   private func finishEpoch(
     _ validation: (any DataSource<Scalar>)?, in folder: CheckpointFolder?, seconds: @autoclosure () -> Double
   ) throws -> EpochRecord {
-    try checkFinite()
-    let result = try validation.map {
-      try evaluate(model, on: $0, batchSize: configuration.validationBatchSize, loss: loss)
-    }
+    try agreed { try checkFinite() }
+    let result = try validation.map { try evaluated($0) }
     if let result, !result.loss.isFinite { throw notFinite(.validationLoss) }
     let epoch = state.position.epoch + 1
     let record = EpochRecord(
@@ -286,7 +331,7 @@ public final class Trainer<Scalar: TensorScalar> {
       // The lower the better, whichever is monitored.
       let metric = configuration.monitoredMetric == .validationLoss ? result.loss : -result.accuracy
       if state.best.map({ metric < $0.metric - configuration.minimumImprovement }) ?? true {
-        bestModel = try saveBest(epoch, in: folder)
+        try byFirst { bestModel = try saveBest(epoch, in: folder) }
         state.best = TrainingState.Best(epoch: epoch, metric: metric)
         state.epochsWithoutImprovement = 0
       } else {

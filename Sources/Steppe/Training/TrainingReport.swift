@@ -107,6 +107,8 @@ public struct Resumption: Sendable, Equatable {
   public let epoch: Int
   /// The run's thread count. With another one the run goes on as well, but not bitwise as it would have.
   public let threadCount: Int
+  /// The processes that trained together. With another number of them the run goes on as well, but not bitwise as it would have.
+  public let rankCount: Int
   /// Newer checkpoints of the folder that are damaged, and why.
   public let skipped: [CheckpointError]
 }

@@ -35,11 +35,14 @@ struct TrainingRecord: Equatable {
   var state: TrainingState
   var settings: [String: String]
   var threadCount: Int
+  /// The processes that trained together.
+  var rankCount: Int
 
-  init(state: TrainingState, settings: [String: String], threadCount: Int) {
+  init(state: TrainingState, settings: [String: String], threadCount: Int, rankCount: Int) {
     self.state = state
     self.settings = settings
     self.threadCount = threadCount
+    self.rankCount = rankCount
   }
 
   var json: JSONValue {
@@ -56,6 +59,7 @@ struct TrainingRecord: Equatable {
       .init("epochs_without_improvement", .integer(state.epochsWithoutImprovement)),
       .init("history", .array(state.history.map(\.json))),
       .init("threads", .integer(threadCount)),
+      .init("ranks", .integer(rankCount)),
       .init("settings", .object(settings.sorted { $0.key < $1.key }.map { .init($0.key, .string($0.value)) })),
     ])
   }
@@ -81,6 +85,7 @@ struct TrainingRecord: Equatable {
       settings[member.key] = text
     }
     threadCount = threads
+    rankCount = json.count("ranks") ?? 1
     guard state.history.count == records.count else { return nil }
   }
 }
