@@ -109,8 +109,7 @@ struct Ranks {
       guard let communicator, communicator.size > 1 else { return nil }
       let names = try communicator.allGather(Array("process \(getpid()) on \(communicator.host)".utf8))
       let list = names.enumerated().map { "\($0) is \(String(decoding: $1, as: UTF8.self))" }
-      let library = Communicator.library.split(separator: ",")[0]
-      return "\(communicator.size) ranks on \(library): \(list.joined(separator: ", "))"
+      return "\(communicator.size) ranks on \(Communicator.library): \(list.joined(separator: ", "))"
     #else
       return nil
     #endif

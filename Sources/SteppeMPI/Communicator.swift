@@ -57,8 +57,13 @@
     /// The machine that this rank runs on.
     public var host: String { MPILibrary.text { steppe_mpi_host($0) } }
 
-    /// The MPI library and its version, in one line.
-    public static var library: String { MPILibrary.text { steppe_mpi_library($0) } }
+    /// The MPI library and its version, such as `Open MPI v4.1.4`.
+    public static var library: String {
+      let text = MPILibrary.text { steppe_mpi_library($0) }
+      // How it was built follows behind.
+      let words = text.prefix { $0 != "," }.split { $0 == " " || $0 == "\t" }.prefix(3)
+      return words.joined(separator: " ")
+    }
 
     private init(_ library: MPILibrary) throws(RankError) {
       self.library = library
