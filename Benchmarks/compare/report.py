@@ -123,7 +123,8 @@ def machine_of(descriptions, options):
 
 
 def summary(results, groups):
-    """For each group that has results: the group, its ratios by case, and the geometric mean that the machine's limits would allow."""
+    """For each group that has results: the group, its ratios by case, and the geometric mean that the machine's limits would allow, or
+    None where a case takes fewer operations than its definition, which the limit is by: convolutions do."""
     by_name = {one.name: one for one in results}
     for group in groups:
         ratios, limits = {}, []
@@ -134,7 +135,8 @@ def summary(results, groups):
                 ratios[name] = one.ratio(peer)
                 limits.append(one.time(peer) / one.least_seconds)
         if ratios:
-            yield group, ratios, geometric_mean(limits)
+            by_definition = all(not name.startswith(("conv/", "resnet/")) for name in ratios)
+            yield group, ratios, geometric_mean(limits) if by_definition else None
 
 
 def print_groups(results, groups):
@@ -145,7 +147,7 @@ def print_groups(results, groups):
     for group, ratios, limit in rows:
         least = min(ratios, key=ratios.get)
         print(f"{group.title:68} {len(ratios):>3}/{len(group.names):<3} {geometric_mean(ratios.values()):>9.2f} "
-              f"{limit:>8.2f} {ratios[least]:>6.2f}  {least}")
+              f"{f'{limit:.2f}' if limit else '':>8} {ratios[least]:>6.2f}  {least}")
 
 
 def write_report(folder, results, groups, machine, errors):
@@ -181,12 +183,12 @@ def write_markdown(path, results, groups, machine, errors, pictures):
     rows = list(summary(results, groups))
     if rows:
         lines += ["‘At the limit’ is what the geometric mean would be if Steppe took the least time that the machine's own limits allow, its peak "
-                  "rate and the copy rate of the level that holds the data, with each byte moved once.", "",
+                  "rate and the rate of copying (or reading) of the level that holds the data, with each byte moved once.", "",
                   "| Group | Cases | Geometric mean | At the limit | Least |", "|---|--:|--:|--:|---|"]
         for group, ratios, limit in rows:
             least = min(ratios, key=ratios.get)
             count = str(len(ratios)) if len(ratios) == len(group.names) else f"{len(ratios)} of {len(group.names)}"
-            lines.append(f"| {group.title} | {count} | {geometric_mean(ratios.values()):.2f} | {limit:.2f} "
+            lines.append(f"| {group.title} | {count} | {geometric_mean(ratios.values()):.2f} | {f'{limit:.2f}' if limit else '–'} "
                          f"| {ratios[least]:.2f} (`{least}`) |")
         lines.append("")
     if pictures:

@@ -183,16 +183,16 @@ typedef struct steppe_kernel_table {
   // the definition takes 36. A square sees 4×4 values d of the image; place p of its transform BᵀdB is multiplied by place p of the
   // weights' transform GgGᵀ. All three go through 16 matrices, place p's at p · plane.
   /// u[p · plane + i] is place p of the transform of the kernel whose taps are w[t · tap + i], or where `turned` w[(8 − t) · tap + i].
-  /// Whether all values are finite.
-  bool (*winograd_weights)(const void *w, ptrdiff_t tap, size_t count, bool turned, void *u, ptrdiff_t plane);
+  void (*winograd_weights)(const void *w, ptrdiff_t tap, size_t count, bool turned, void *u, ptrdiff_t plane);
   /// lines[p · plane + k · width + c] is place p of the transform of channel k's values at planes[k · channel + offsets[0 … 15] + place of
-  /// column c], the columns given by runs. Reads and writes up to a vector beyond each run. Whether all values are finite.
-  bool (*winograd_input)(const void *planes, ptrdiff_t channel, const ptrdiff_t *offsets, size_t depth, const steppe_patch_run *runs,
+  /// column c], the columns given by runs; 0 for columns behind them. Reads and writes up to a vector beyond each run.
+  void (*winograd_input)(const void *planes, ptrdiff_t channel, const ptrdiff_t *offsets, size_t depth, const steppe_patch_run *runs,
                          size_t count, void *lines, ptrdiff_t plane, size_t width);
   /// y[r · y_channel + a · y_row + b] = f(AᵀMA + bias[r]) for a row of squares, one to a column of M, whose place p of row r is at
   /// m[p · plane + r · ldm + column]: `height` (1 or 2) rows of `width` values, the last square's second column left out where that is odd.
-  /// α is 1 and β is 0, the bias by rows. Reads up to a vector beyond each row.
-  void (*winograd_output)(const void *m, ptrdiff_t plane, ptrdiff_t ldm, size_t rows, size_t height, size_t width,
+  /// α is 1 and β is 0, the bias by rows. Reads up to a vector beyond each row. Whether all
+  /// outputs are finite before the activation.
+  bool (*winograd_output)(const void *m, ptrdiff_t plane, ptrdiff_t ldm, size_t rows, size_t height, size_t width,
                           const steppe_product_finish *finish, void *y, ptrdiff_t y_channel, ptrdiff_t y_row);
 
   // ── elementwise ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

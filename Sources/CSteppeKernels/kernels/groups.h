@@ -89,9 +89,9 @@ INLINE void K(features_normalize)(const bool streamed, const scalar *x, scalar *
 }
 
 // The sums of `rows` rows over a strip of whole vectors: Σγ·dy and Σγ·dy·x̂ of each row, in lanes of doubles, and what is added to
-// each feature's Σdy and Σdy·x̂ in `u` and `v`.
+// each feature's Σdy and Σdy·x̂ in `u` and `v`. Fetches dy `ahead` values later.
 INLINE void K(features_sums)(const size_t rows, const scalar *x, const scalar *dy, size_t stride, size_t columns,
-                             const scalar *gamma, const standard *k, scalar *u, scalar *v, wide (*sums)[2]) {
+                             const scalar *gamma, const standard *k, scalar *u, scalar *v, wide (*sums)[2], size_t ahead) {
   for (size_t start = 0; start < columns; start += 16 * LANES) {
     const size_t end = columns - start < 16 * LANES ? columns : start + 16 * LANES;
     vector s[2] = {splat(0), splat(0)}, q[2] = {splat(0), splat(0)};
@@ -100,7 +100,7 @@ INLINE void K(features_sums)(const size_t rows, const scalar *x, const scalar *d
       vector first = load(u + c), second = load(v + c);
       UNROLL for (size_t r = 0; r < rows; r++) {
         const vector w = load(dy + r * stride + c);
-        __builtin_prefetch(dy + (r + rows) * stride + c, 0, 2);
+        __builtin_prefetch(dy + r * stride + c + ahead, 0, 2);
         const vector h = (load(x + r * stride + c) - splat(k[r].shift)) * splat(k[r].rstd) + splat(k[r].offset);
         const vector p = w * h;
         s[r] = w * g + s[r];
@@ -170,9 +170,9 @@ static void K(features_totals)(const steppe_groups *groups, size_t rows, const s
     size_t r = 0;
     for (; r + 2 <= rows; r += 2) {
       const scalar *xr = x + r * n + start, *dyr = dy + r * n + start;
-      K(features_sums)(2, xr, dyr, n, columns, gamma + start, k + r, u, v, sums + r);
+      K(features_sums)(2, xr, dyr, n, columns, gamma + start, k + r, u, v, sums + r, r + 4 <= rows ? 2 * n : 0);
     }
-    if (r < rows) K(features_sums)(1, x + r * n + start, dy + r * n + start, n, columns, gamma + start, k + r, u, v, sums + r);
+    if (r < rows) K(features_sums)(1, x + r * n + start, dy + r * n + start, n, columns, gamma + start, k + r, u, v, sums + r, 0);
     for (size_t c = 0; c < columns; c += LANES) {
       add_to(d_beta + start + c, load(u + c));
       add_to(d_gamma + start + c, load(v + c));

@@ -4,7 +4,8 @@ import CSteppeKernels
 /// two outputs takes 16 products in a channel instead of 36.
 ///
 /// The transforms of a block of squares are packed, one matrix for each of the 16 places, into what the tiles of `multiply` read; their
-/// products with the transformed weights stay in the second-level cache until they are transformed back.
+/// products with the transformed weights stay in the second-level cache until they are transformed back. Rounding is relative to the largest
+/// weights and values of a square, summed over the channels.
 struct WinogradProduct<Scalar: TensorScalar> {
   /// Sees 4×4 values for each square: see ``squares(of:)``.
   let source: PatchSource<Scalar>
@@ -60,8 +61,8 @@ struct WinogradProduct<Scalar: TensorScalar> {
     }
   }
 
-  /// Runs products of which none writes where another does. False where one met a value that is not finite, which would spread to outputs
-  /// that don't see it: what is written then is of no use.
+  /// Runs products of which none writes where another does. False where an output is not finite: another value that is not, or none,
+  /// may belong there.
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
   static func run(_ products: [WinogradProduct]) -> Bool {
@@ -78,7 +79,7 @@ struct WinogradProduct<Scalar: TensorScalar> {
       let (rows, places, _) = cuts[product].ranges(own)
       isFinite.pointer[part] = products[product].run(rows: rows, places: places) ? 1 : 0
     }
-    return parts.indices.allSatisfy { isFinite.pointer[$0] == 1 }
+    return withExtendedLifetime(isFinite) { parts.indices.allSatisfy { isFinite.pointer[$0] == 1 } }
   }
 
   @_specialize(where Scalar == Float)
@@ -103,13 +104,12 @@ struct WinogradProduct<Scalar: TensorScalar> {
       cache.load(somePlaces)
       for strip in ProductBlocks<Scalar>.slices(somePlaces, longest: tile) {
         cache.collect(strip, into: &runs)
-        let isFinite = source.taps.withUnsafeBufferPointer { taps in
+        source.taps.withUnsafeBufferPointer { taps in
           kernels.winograd_input(
             cache.planes, source.channelDistance, taps.baseAddress!, depth, runs, runs.count,
             transformed.pointer + (strip.lowerBound - somePlaces.lowerBound) * depth, plane,
             (strip.count + lanes - 1) / lanes * lanes)
         }
-        guard isFinite else { return false }
       }
       for channels in ProductBlocks<Scalar>.slices(rows, longest: someRows) {
         for place in 0..<16 {
@@ -120,12 +120,15 @@ struct WinogradProduct<Scalar: TensorScalar> {
         var finish = steppe_product_finish(
           alpha: 1, beta: 0, bias: bias.map { UnsafeRawPointer($0 + channels.lowerBound) }, kind: activation.kernel,
           parameter: activation.parameter, bias_by_rows: true)
+        var isFinite = true
         source.forEachRun(of: somePlaces) { image, _, first, length in
-          write(
+          let isRight = write(
             sums.pointer + (first - somePlaces.lowerBound), someRows * longest, longest, channels, &finish,
             image: image,
             first % source.imagePlaces, length, block?.pointer)
+          isFinite = isFinite && isRight
         }
+        guard isFinite else { return false }
       }
     }
     withExtendedLifetime((transformed, sums, block, cache)) {}
@@ -138,12 +141,12 @@ struct WinogradProduct<Scalar: TensorScalar> {
     return min((count + tile - 1) / tile, max(1, room / tile)) * tile
   }
 
-  /// Transforms `length` squares of a row back, from `place` of an image on, and writes them where they belong.
+  /// Transforms `length` squares of a row back, from `place` of an image on, and writes them where they belong. Whether all are finite.
   private func write(
     _ sums: UnsafePointer<Scalar>, _ plane: Int, _ ldSums: Int, _ rows: Range<Int>,
     _ finish: inout steppe_product_finish,
     image: Int, _ place: Int, _ length: Int, _ block: UnsafeMutablePointer<Scalar>?
-  ) {
+  ) -> Bool {
     let kernels = Scalar.kernels
     let (row, column) = (place / source.grid.columns * 2, place % source.grid.columns * 2)
     let (height, width) = (min(2, result.rows - row), min(2 * length, result.columns - column))
@@ -154,11 +157,13 @@ struct WinogradProduct<Scalar: TensorScalar> {
       return kernels.winograd_output(
         sums, plane, ldSums, rows.count, height, width, &finish, to, target.channel, target.row)
     }
-    kernels.winograd_output(sums, plane, ldSums, rows.count, height, width, &finish, block, 2 * width, width)
+    let isFinite = kernels.winograd_output(
+      sums, plane, ldSums, rows.count, height, width, &finish, block, 2 * width, width)
     for line in 0..<height {
       kernels.transpose(
         block + line * width, 2 * width, to + line * target.row, target.column, rows.count, width)
     }
+    return isFinite
   }
 }
 
@@ -170,9 +175,9 @@ extension Convolution {
   ) -> Bool {
     guard
       WinogradProduct<Scalar>.suits(
-        geometry, images: images, inputs: groupInputs, outputs: groupOutputs, result: result),
-      let transform = transformedWeights(weight, rows: groupOutputs, depth: groupInputs, areTurned: false)
+        geometry, images: images, inputs: groupInputs, outputs: groupOutputs, result: result)
     else { return false }
+    let transform = transformedWeights(weight, rows: groupOutputs, depth: groupInputs, areTurned: false)
     defer { withExtendedLifetime(transform) {} }
     let products = (0..<geometry.groups).map { group in
       let first = group * groupOutputs
@@ -193,9 +198,9 @@ extension Convolution {
     let extent = Extent2D(rows: height, columns: width)
     guard
       WinogradProduct<Scalar>.suits(
-        geometry, images: images, inputs: groupOutputs, outputs: groupInputs, result: extent),
-      let transform = transformedWeights(turned, rows: groupInputs, depth: groupOutputs, areTurned: true)
+        geometry, images: images, inputs: groupOutputs, outputs: groupInputs, result: extent)
     else { return false }
+    let transform = transformedWeights(turned, rows: groupInputs, depth: groupOutputs, areTurned: true)
     defer { withExtendedLifetime(transform) {} }
     let origin = Extent2D(rows: -2 - tapPlaces[0].rows, columns: -2 - tapPlaces[0].columns)
     let (size, step) = (height * width, isFirst ? 1 : inputs)
@@ -225,15 +230,14 @@ extension Convolution {
       grid: WinogradProduct<Scalar>.squares(of: result))
   }
 
-  /// The transforms of the weights of each group, [groups, 16, rows, depth], or nil where a weight is not finite.
+  /// The transforms of the weights of each group, [groups, 16, rows, depth].
   ///
   /// - Parameters:
   ///   - weight: [groups, rows, depth, taps], or where the kernels `areTurned`, as the gradient of x needs them, [groups, rows, taps, depth].
   private func transformedWeights(
     _ weight: UnsafePointer<Scalar>, rows: Int, depth: Int, areTurned: Bool
-  ) -> Storage<Scalar>? {
+  ) -> Storage<Scalar> {
     let transform = Storage<Scalar>(count: geometry.groups * 16 * rows * depth)
-    let isFinite = Storage<Double>(count: geometry.groups * rows)
     Parallel.ranges(geometry.groups * rows, grain: max(1, Parallel.elementGrain / (16 * depth))) { range in
       let byTaps = areTurned ? nil : Storage<Scalar>(count: taps * depth)
       for number in range {
@@ -243,12 +247,11 @@ extension Convolution {
           Scalar.kernels.transpose(own, taps, byTaps.pointer, depth, depth, taps)
           own = UnsafePointer(byTaps.pointer)
         }
-        let isRight = Scalar.kernels.winograd_weights(
+        Scalar.kernels.winograd_weights(
           own, depth, depth, areTurned, transform.pointer + (group * 16 * rows + row) * depth, rows * depth)
-        isFinite.pointer[number] = isRight ? 1 : 0
       }
       withExtendedLifetime(byTaps) {}
     }
-    return (0..<geometry.groups * rows).allSatisfy { isFinite.pointer[$0] == 1 } ? transform : nil
+    return transform
   }
 }
