@@ -1,4 +1,5 @@
 import Steppe
+import SteppeExperiments
 
 /// The picture of a confusion matrix: a field for each label and prediction, darker where more of the label's images fall.
 enum ConfusionPicture {

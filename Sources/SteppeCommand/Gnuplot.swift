@@ -1,5 +1,6 @@
 import Glibc
 import Steppe
+import SteppeExperiments
 
 /// Draws pictures by the program `gnuplot`.
 enum Gnuplot {
@@ -14,11 +15,11 @@ enum Gnuplot {
     let script: String
   }
 
-  /// Colours that people with any colour vision tell apart (Okabe & Ito 2008), one for each thing in all pictures.
+  /// One for each thing in all pictures.
   enum Colors {
-    static let training = "#0072B2"
-    static let validation = "#009E73"
-    static let test = "#D55E00"
+    static let training = Palette.blue.rawValue
+    static let validation = Palette.green.rawValue
+    static let test = Palette.vermilion.rawValue
   }
 
   /// Draws `picture` and returns the files made.

@@ -83,7 +83,7 @@ struct Info: ParsableCommand {
   }
 
   /// The compiler's version as far as a program can ask for it.
-  private static var compiler: String {
+  static var compiler: String {
     #if compiler(>=6.4)
       "Swift 6.4 or later"
     #elseif compiler(>=6.3)
@@ -107,7 +107,7 @@ struct Info: ParsableCommand {
     return "\(major).\(minor).\(patch)"
   }
 
-  private static var processorName: String {
+  static var processorName: String {
     let lines = (readSmallFile("/proc/cpuinfo") ?? "").split(separator: "\n")
     let name = lines.first { $0.hasPrefix("model name") }?.split(separator: ":").last?.drop { $0 == " " }
     return name.map(String.init) ?? "unknown"

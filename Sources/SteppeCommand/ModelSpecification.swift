@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import Steppe
+import SteppeExperiments
 
 /// What a network is made of and how its inputs are prepared: with a model file's tensors, all that evaluation and prediction need.
 struct ModelSpecification: Equatable {

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Steppe
+import SteppeExperiments
 
 struct Normalize: ParsableCommand {
   static let configuration = CommandConfiguration(

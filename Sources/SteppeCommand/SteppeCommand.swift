@@ -18,7 +18,11 @@ struct RootCommand: ParsableCommand {
       and 64 for wrong usage; a run that a signal ended has 128 and the signal's number.
       """,
     version: SteppeVersion.current,
-    subcommands: [Train.self, Evaluate.self, Predict.self, Normalize.self, Surface.self, Info.self])
+    subcommands: [
+      Train.self, Evaluate.self, Predict.self, Normalize.self, Surface.self, Compare.self, Landscape.self,
+      BatchSize.self, Report.self,
+      Info.self,
+    ])
 
   static func main() {
     do {

@@ -2,17 +2,21 @@ import Glibc
 import Steppe
 import SteppeExperiments
 
-/// The pictures of `steppe surface`.
+/// A picture of surfaces and of ways down them.
 struct SurfacePictures {
-  /// The folder that takes them.
-  let folder: String
-  let seed: UInt64
+  /// Its path without extension.
+  let path: String
 
   /// Both surfaces by contours, and the best way of each method down them.
-  func drawLinear(_ paths: ExperimentTable) throws -> [String] {
+  func drawDescents(_ paths: ExperimentTable, seed: UInt64) throws(Failure) {
     var (blocks, panels): ([String], [String]) = ([], [])
     for (name, surface, start) in SurfaceExperiment.surfaces(seed: seed) {
-      let (hessian, end) = (surface.hessian, try surface.minimum())
+      let (hessian, end, condition): (Tensor<Double>, [Double], Double)
+      do throws(LinearAlgebraError) {
+        (hessian, end, condition) = (surface.hessian, try surface.minimum(), try surface.conditionNumber())
+      } catch {
+        throw Failure("\(name) surface: \(error)")
+      }
       let own = paths.filtered("surface", name)
       let window = window(own.numbers("w1") + [end[0]], own.numbers("w2") + [end[1]])
       // Each contour is a third of the one before it.
@@ -35,11 +39,10 @@ struct SurfacePictures {
       for method in DescentMethod.allCases {
         blocks.append(data(own.filtered("method", method.rawValue), ["w1", "w2"], as: "\(name)_\(method.id)"))
       }
-      let condition = try surface.conditionNumber()
       let ways = DescentMethod.allCases.map { method in
         let steps = own.filtered("method", method.rawValue).fields("step").last!
         return "$\(name)_\(method.id) using 1:2 with linespoints linewidth 1.5 pointtype 7 pointsize 0.35 "
-          + "linecolor rgb '\(method.color)' title '\(method.rawValue), \(grouped(Int(steps)!)) steps'"
+          + "linecolor rgb '\(method.color.rawValue)' title '\(method.rawValue), \(grouped(Int(steps)!)) steps'"
       }
       panels.append(
         """
@@ -52,9 +55,9 @@ struct SurfacePictures {
         e
         """)
     }
-    return try Gnuplot.draw(
+    _ = try Gnuplot.draw(
       Gnuplot.Picture(
-        path: folder + "/linear", width: 1100, height: 640,
+        path: path, width: 1100, height: 640,
         script: """
           \(blocks.joined(separator: "\n"))
           set multiplot layout 1,2 title 'The error surface of y = w₁x₁ + w₂x₂, and the ways down it' noenhanced
@@ -70,7 +73,7 @@ struct SurfacePictures {
   }
 
   /// The loss by step, of each method on both surfaces.
-  func drawLosses(_ paths: ExperimentTable, limit: Double) throws -> [String] {
+  func drawLosses(_ paths: ExperimentTable, limit: Double) throws(Failure) {
     var (blocks, curves): ([String], [String]) = ([], [])
     for (name, dash) in [("raw", 1), ("standardized", 2)] {
       for method in DescentMethod.allCases {
@@ -78,12 +81,12 @@ struct SurfacePictures {
         blocks.append(data(own, ["step", "loss"], as: "\(name)_\(method.id)"))
         curves.append(
           "$\(name)_\(method.id) using ($1+1):2 with lines linewidth 2 dashtype \(dash) "
-            + "linecolor rgb '\(method.color)' title '\(method.rawValue), \(name)'")
+            + "linecolor rgb '\(method.color.rawValue)' title '\(method.rawValue), \(name)'")
       }
     }
-    return try Gnuplot.draw(
+    _ = try Gnuplot.draw(
       Gnuplot.Picture(
-        path: folder + "/linear-loss", width: 960, height: 520,
+        path: path, width: 960, height: 520,
         script: """
           \(blocks.joined(separator: "\n"))
           set title 'Loss by step, at each method’s best rate: raw features and standardized' noenhanced
@@ -101,14 +104,14 @@ struct SurfacePictures {
           """))
   }
 
-  /// The networks' planes, without and with batch norm, as maps and in relief, on one scale.
-  func drawPlanes(_ planes: [ExperimentTable], of units: [Int]) throws -> [String] {
-    let finite = planes.flatMap { $0.numbers("loss") }.filter { $0.isFinite && $0 > 0 }
+  /// Networks' planes as maps and in relief, on one scale.
+  func drawPlanes(_ planes: [(title: String, plane: ExperimentTable)], title: String) throws(Failure) {
+    let finite = planes.flatMap { $0.plane.numbers("loss") }.filter { $0.isFinite && $0 > 0 }
     let (least, greatest) = (log10(finite.min() ?? 1), log10(finite.max() ?? 1))
     let reach = SurfaceExperiment.reach
-    let names = ["plain", "batchnorm"]
-    let titles = ["without batch norm", "with batch norm"]
-    let blocks = zip(names, planes).map { name, plane in grid(plane, as: name) }
+    let names = planes.indices.map { "plane\($0)" }
+    let titles = planes.map(\.title)
+    let blocks = zip(names, planes).map { name, plane in grid(plane.plane, as: name) }
     let maps = zip(names, titles).map { name, title in
       """
       set title '\(title)' noenhanced
@@ -129,13 +132,12 @@ struct SurfacePictures {
       splot $\(name) using 1:2:(log10($3)) with pm3d notitle
       """
     }
-    return try Gnuplot.draw(
+    _ = try Gnuplot.draw(
       Gnuplot.Picture(
-        path: folder + "/network", width: 1000, height: 900,
+        path: path, width: 1000, height: 900,
         script: """
           \(blocks.joined(separator: "\n"))
-          set multiplot layout 2,2 title 'The loss of \(units.map(String.init).joined(separator: "-")) around \
-          what it learned, along two random directions' noenhanced
+          set multiplot layout 2,\(planes.count) title \(Gnuplot.quoted(title)) noenhanced
           set border 31 linecolor rgb '#555555'
           set tics out
           set palette defined (0 '#00304d', 1 '#0072b2', 2 '#56b4e9', 3 '#f0e442', 4 '#e69f00', 5 '#d55e00')
@@ -190,20 +192,4 @@ struct SurfacePictures {
     let half = 1.15 * max(a.half, b.half)
     return (a.middle - half...a.middle + half, b.middle - half...b.middle + half)
   }
-}
-
-extension DescentMethod {
-  /// The same in every picture; see ``Gnuplot/Colors``.
-  var color: String {
-    switch self {
-    case .sgd: "#0072B2"
-    case .momentum: "#56B4E9"
-    case .adagrad: "#E69F00"
-    case .rmsProp: "#009E73"
-    case .adam: "#D55E00"
-    }
-  }
-
-  /// The name as gnuplot's variables have it.
-  var id: String { rawValue.lowercased() }
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import Steppe
+import SteppeExperiments
 
 struct Train: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -328,7 +329,7 @@ struct Train: ParsableCommand {
 }
 
 /// `text` as one word for a shell.
-private func shellQuoted(_ text: String) -> String {
+func shellQuoted(_ text: String) -> String {
   let plain = text.utf8.allSatisfy { byte in
     byte > 127 || Character(Unicode.Scalar(byte)).isLetter || Character(Unicode.Scalar(byte)).isNumber
       || "/._-+=:@%".utf8.contains(byte)

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Steppe
+import SteppeExperiments
 
 // The options are optional so that `--resume` can tell what was asked for from what was left open.
 

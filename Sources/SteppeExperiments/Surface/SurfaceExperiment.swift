@@ -1,14 +1,10 @@
 import Steppe
 
-/// What an experiment costs: `quick` shows the effect in a minute or two, `full` has more seeds, finer pictures and longer training, and
-/// `tiny` shows that it runs, nothing more.
-public enum Preset: String, CaseIterable, Sendable {
-  case tiny, quick, full
-}
-
 /// The error surface before and after normalization (SPEC §1, §2): a linear model's bowl, with the descents of five methods on it, and a
 /// network's loss along two random directions, without and with batch norm.
-public struct SurfaceExperiment: Sendable {
+public struct SurfaceExperiment: Experiment {
+  public static let name = "surface"
+
   /// Data sets of the linear model.
   public var seeds: Int
   /// The loss that a descent shall reach.
@@ -83,30 +79,23 @@ public struct SurfaceExperiment: Sendable {
     return steps
   }
 
-  /// The loss of a network trained on `examples`, along two random directions around it.
+  /// A network trained on `data`, and its loss along two random directions around it.
   ///
-  /// Both networks have the same weights at the start and see the same batches. The plane's losses are those that a training step would
-  /// see, by the statistics of the images themselves.
-  ///
-  /// - Parameter normalized: Whether batch norm stands before each ReLU.
+  /// Networks of a seed have the same weights at the start and see the same batches, whatever normalizes them. The plane's losses are those
+  /// that a training step would see, by the statistics of the images themselves.
   public func network(
-    normalized: Bool, examples: Dataset<Float>, seed: UInt64, progress: (Double) throws -> Void = { _ in }
+    _ normalization: Normalization, _ data: ExperimentData, seed: UInt64, progress: (Double) throws -> Void = { _ in }
   ) throws -> ExperimentTable {
-    var generator = RandomGenerator(seed: seed)
-    let model = Self.network(Self.units(examples), normalized: normalized, &generator)
-    let optimizer = SGD(model.parameters, learningRate: 0.05, momentum: 0.9)
-    var sampler = BatchSampler(count: examples.count, batchSize: Self.batchSize, dropLast: true, seed: seed)
+    let examples = data.rows.training
+    var run = TrainingRun(
+      Self.design(normalization), .momentum, rate: Self.rate, batchSize: Self.batchSize, on: examples, seed: seed)
     for step in 0..<trainingSteps {
-      // An epoch's end is no batch.
-      guard let rows = sampler.next() ?? sampler.next() else { break }
-      let (features, labels) = examples.batch(rows: rows)
-      let (scores, pullback) = model.forward(features)
-      pullback.accumulate(softmaxCrossEntropy(scores, labels).gradient)
-      optimizer.step()
+      _ = run.step()
       if step % 50 == 0 { try progress(0.5 * Double(step) / Double(trainingSteps)) }
     }
     let (features, labels) = examples.batch(rows: Array(0..<min(images, examples.count)))
-    let plane = LossPlane(model, using: &generator)
+    var generator = RandomGenerator(seed: seed, stream: 2)
+    let plane = LossPlane(run.model, using: &generator)
     var table = ExperimentTable(columns: ["first", "second", "loss"])
     let losses = try plane.losses(reach: Self.reach, steps: places, progress: { try progress(0.5 + 0.5 * $0) }) {
       model in
@@ -116,20 +105,45 @@ public struct SurfaceExperiment: Sendable {
     return table
   }
 
-  /// The units of each layer of the network for `examples`.
-  public static func units(_ examples: Dataset<Float>) -> [Int] {
-    [examples.featureShape.reduce(1, *)] + hidden + [examples.classes]
+  static let rate = 0.05
+
+  private static func design(_ normalization: Normalization) -> NetworkDesign {
+    NetworkDesign(body: .dense(hidden), normalization: normalization)
   }
 
-  /// A network of dense layers of `units` with ReLU between them.
-  static func network(_ units: [Int], normalized: Bool, _ generator: inout RandomGenerator) -> Sequential<Float> {
-    var layers: [any Layer<Float>] = []
-    for (index, (inputs, outputs)) in zip(units, units.dropFirst()).enumerated() {
-      layers.append(Dense(inputs, outputs, seed: generator.next()))
-      guard index + 2 < units.count else { break }
-      if normalized { layers.append(BatchNorm(outputs)) }
-      layers.append(ReLU())
+  public func cost(_ data: ExperimentData) -> Double {
+    Double(seeds) * linearCost + 2 * networkCost(data)
+  }
+
+  /// Gradient descent on the raw surface takes nearly all steps.
+  private var linearCost: Double { Double(limit) * 60e-6 }
+
+  private func networkCost(_ data: ExperimentData) -> Double {
+    let step = { Self.design(.batch).stepCost(data.training.featureShape, batchSize: $0) }
+    return Double(trainingSteps) * step(Self.batchSize) + 0.4 * Double(places * places) * step(images)
+  }
+
+  public func findings(from data: ExperimentData, seed: UInt64, _ work: ExperimentWork) throws -> [Finding] {
+    let linear = try (0..<seeds).map { index in
+      let own = seed + UInt64(index)
+      return try work.tables(
+        ["linear-\(own)", "paths-\(own)"], title: "linear model, seed \(index + 1) of \(seeds)", cost: linearCost
+      ) { progress in
+        let parts = try self.linear(seed: own, progress: progress)
+        return [parts.summary, parts.paths]
+      }
     }
-    return Sequential(layers)
+    let planes = try [(Normalization.none, "network-plain"), (.batch, "network-batchnorm")].map { normalization, name in
+      (
+        normalization,
+        try work.table(name, title: "network, \(normalization.title)", cost: networkCost(data)) { progress in
+          try network(normalization, data, seed: seed, progress: progress)
+        }
+      )
+    }
+    return [
+      linearFinding(linear.map { $0[0] }, paths: linear[0][1], seed: seed),
+      networkFinding(planes, units: [data.training.featureShape.reduce(1, *)] + Self.hidden + [data.training.classes]),
+    ]
   }
 }

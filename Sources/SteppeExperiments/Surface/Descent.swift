@@ -22,6 +22,20 @@ public enum DescentMethod: String, CaseIterable, Sendable {
     }
   }
 
+  /// The name as files and gnuplot's variables have it.
+  public var id: String { rawValue.lowercased() }
+
+  /// The same in every picture.
+  public var color: Palette {
+    switch self {
+    case .sgd: .blue
+    case .momentum: .sky
+    case .adagrad: .orange
+    case .rmsProp: .green
+    case .adam: .vermilion
+    }
+  }
+
   /// Whether a step's length is the rate itself whatever the gradient's size, so that the rate is a distance in the weights.
   var isAdaptive: Bool { self != .sgd && self != .momentum }
 }
