@@ -70,10 +70,10 @@ private func changeGradients<Scalar: TensorScalar>(
 ) {
   for parameter in parameters where parameter.hasGradient {
     let count = parameter.value.count
-    parameter.accumulate { gradient, _ in
-      Parallel.ranges(count, grain: Parallel.elementGrain, multiple: 16) { range in
-        kernel(gradient + range.lowerBound, range.count)
-      }
+    // Not an addition: processes that train together have summed the gradients already.
+    let gradient = parameter.writableGradient()
+    Parallel.ranges(count, grain: Parallel.elementGrain, multiple: 16) { range in
+      kernel(gradient + range.lowerBound, range.count)
     }
   }
 }

@@ -112,6 +112,7 @@ extension Trainer {
     let text = Array(record.json.serialized().utf8)
     writer.add(bytes: text, shape: [text.count], named: recordName)
     try writer.write(to: path)
+    lastCheckpoint = path
     try folder.removeOld(upTo: state.step, keeping: configuration.keptCheckpoints)
   }
 

@@ -186,6 +186,10 @@ extension Trainer {
       return .continue
     }
     let answer = try group.fromFirst {
+      if let error = pendingError {
+        pendingError = nil
+        throw error
+      }
       if try ask() == .stop { asksToStop = true }
       return asksToStop ? [1] : [0]
     }
