@@ -13,9 +13,12 @@ struct PictureDrawing {
     case .chart(let chart): try draw(chart)
     case .descents(let paths, let seed): try surface.drawDescents(paths, seed: seed)
     case .descentLosses(let paths, let limit): try surface.drawLosses(paths, limit: limit)
-    case .planes(let planes, let title): try surface.drawPlanes(planes, title: title)
+    case .planes(let planes, let title, let axes): try surface.drawPlanes(planes, title: title, axes: axes)
     }
   }
+
+  /// Gnuplot's own are so wide that a curve of few points loses its shape.
+  private static let dashes = ["solid", "(5,3)", "(9,2,2,2)"]
 
   private func draw(_ chart: Chart) throws(Failure) {
     let path = "\(folder)/\(chart.name)"
@@ -32,7 +35,7 @@ struct PictureDrawing {
     let curves = shown.map { index, series in
       let marks = series.points.count <= 12 ? "linespoints pointtype 7 pointsize 0.5" : "lines"
       let title = series.title + (series.diverges ? " (diverged)" : "")
-      return "$series\(index) using 1:2 with \(marks) linewidth 2 dashtype \(series.style.dash) "
+      return "$series\(index) using 1:2 with \(marks) linewidth 2 dashtype \(Self.dashes[series.style.dash.rawValue]) "
         + "linecolor rgb '\(series.style.color.rawValue)' title \(Gnuplot.quoted(title))"
     }
     // Where training diverged a cross ends the curve.
@@ -48,20 +51,21 @@ struct PictureDrawing {
     let plots = bands + curves + ends + names
     func settings(_ axis: Chart.Axis, _ name: String) -> String {
       var lines = ["set \(name)label \(Gnuplot.quoted(axis.label))"]
-      if axis.isLogarithmic { lines += ["set logscale \(name)", "set format \(name) '10^{%T}'"] }
-      if let range = axis.range { lines.append("set \(name)range [\(range.lowerBound):\(range.upperBound)]") }
+      if let base = axis.base { lines.append("set logscale \(name) \(base)") }
+      if axis.base == 10, name == "y" { lines.append("set format y '10^{%T}'") }
       return lines.joined(separator: "\n")
     }
     _ = try Gnuplot.draw(
       Gnuplot.Picture(
-        path: path, width: 720, height: 500,
+        path: path, width: 640, height: 460,
         script: """
           \(blocks.joined(separator: "\n"))
           set title \(Gnuplot.quoted(chart.title)) noenhanced
           set border 3 linecolor rgb '#555555'
           set tics nomirror out
           set grid ytics linecolor rgb '#dddddd' linetype 1
-          set key below samplen 3 maxrows 3 noenhanced
+          set key outside above center horizontal maxcols 3 samplen 2.5 width 2 reverse Left noenhanced
+          set autoscale xfix
           \(settings(chart.x, "x"))
           \(settings(chart.y, "y"))
           plot \(plots.joined(separator: ", "))

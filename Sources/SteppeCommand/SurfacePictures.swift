@@ -105,7 +105,9 @@ struct SurfacePictures {
   }
 
   /// Networks' planes as maps and in relief, on one scale.
-  func drawPlanes(_ planes: [(title: String, plane: ExperimentTable)], title: String) throws(Failure) {
+  func drawPlanes(
+    _ planes: [(title: String, plane: ExperimentTable)], title: String, axes: (first: String, second: String)
+  ) throws(Failure) {
     let finite = planes.flatMap { $0.plane.numbers("loss") }.filter { $0.isFinite && $0 > 0 }
     let (least, greatest) = (log10(finite.min() ?? 1), log10(finite.max() ?? 1))
     let reach = SurfaceExperiment.reach
@@ -146,8 +148,8 @@ struct SurfacePictures {
           set xrange [-\(reach):\(reach)]
           set yrange [-\(reach):\(reach)]
           set size ratio -1
-          set xlabel 'first direction (norms of the weights)'
-          set ylabel 'second direction'
+          set xlabel \(Gnuplot.quoted(axes.first))
+          set ylabel \(Gnuplot.quoted(axes.second))
           \(maps.joined(separator: "\n"))
           set size noratio
           unset cblabel

@@ -89,7 +89,7 @@ import Testing
       #expect(html.contains(words), "\(words)")
     }
     if !outcome.errors.contains("gnuplot' is not installed") {
-      #expect(count("<svg") == 27 && count("role=\"img\"") == 27)
+      #expect(count("<svg") == 28 && count("role=\"img\"") == 28)
     }
 
     // A part that is done is not done again, and one that is missing is.

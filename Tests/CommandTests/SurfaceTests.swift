@@ -7,7 +7,9 @@ import Testing
   private static let arguments = [
     "surface", "--preset", "tiny", "--train-images", "train-images.idx", "--train-labels", "train-labels.idx",
   ]
-  private static let tables = ["linear-1", "paths-1", "network-plain", "network-batchnorm"]
+  private static let tables = [
+    "linear-1", "paths-1", "network-plain", "network-batchnorm", "training-plain", "training-batchnorm",
+  ]
 
   private func surface(_ folder: Folder, _ arguments: String..., environment: [String: String] = [:]) throws -> Outcome
   {
@@ -29,13 +31,13 @@ import Testing
     #expect(sgd.map { $0[1] } == ["raw", "standardized"] && sgd.map { $0[6] } == ["false", "true"])
     #expect(try #require(Double(sgd[0][2])) > 1e3)
     #expect(try #require(Double(sgd[1][2])) < 2)
-    for name in ["network-plain", "network-batchnorm"] {
+    for name in ["network-plain", "network-batchnorm", "training-plain", "training-batchnorm"] {
       let plane = try rows(folder, "surface/\(name).csv")
       #expect(plane[0] == ["first", "second", "loss"] && plane.count == 1 + 9)
       #expect(plane.dropFirst().allSatisfy { Double($0[2])!.isFinite && Double($0[2])! > 0 })
     }
     guard !outcome.errors.contains("gnuplot' is not installed") else { return }
-    for name in ["linear", "linear-loss", "network"] {
+    for name in ["linear", "linear-loss", "network", "network-training"] {
       let parser = XMLParser(data: try folder.bytes("surface/\(name).svg"))
       #expect(parser.parse(), "\(name).svg: \(String(describing: parser.parserError))")
       #expect(try folder.bytes("surface/\(name).png").starts(with: [0x89, 0x50, 0x4E, 0x47]))

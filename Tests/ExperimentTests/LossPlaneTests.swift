@@ -34,6 +34,18 @@ import Testing
     }
   }
 
+  @Test func anyTwoDirectionsSpanAPlane() {
+    let model = Dense<Double>(weight: Tensor([[1, 2]]))
+    let plane = LossPlane(model, first: [Tensor([[1, 0]])], second: [Tensor([[0.5, 2]])])
+    let losses = plane.losses(reach: 1, steps: 3, progress: { _ in }) { model in
+      let weight = LossPlane.weights(of: model)[0]
+      return 100 * weight[0, 0] + weight[0, 1]
+    }
+    for place in losses {
+      #expect(place.loss == 100 * (1 + place.first + 0.5 * place.second) + 2 + 2 * place.second)
+    }
+  }
+
   @Test func placesAreEvenAndHoldTheOrigin() {
     #expect(LossPlane<Float>.places(reach: 1, steps: 5) == [-1, -0.5, 0, 0.5, 1])
     #expect(LossPlane<Float>.places(reach: 1, steps: 1) == [0])

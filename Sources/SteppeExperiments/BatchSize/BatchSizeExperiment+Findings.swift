@@ -28,7 +28,7 @@ extension BatchSizeExperiment {
     rows.filtered("method", method.rawValue).numbers("running").contains { !$0.isFinite }
   }
 
-  private static let sizes = Chart.Axis("images in a batch", logarithmic: true)
+  private static let sizes = Chart.Axis("images in a batch", base: 2)
 
   func sizesFinding(_ rows: ExperimentTable) -> Finding {
     let (small, large) = (batchSizes.min()!, batchSizes.max()!)
@@ -82,15 +82,17 @@ extension BatchSizeExperiment {
         + "24 %, and group norm’s curve is flat. Ioffe 2017: batch renorm with batches of 4 comes near large batches.",
       checks: checks,
       note:
-        "\(Self.convolutions) convolutions, the first stage with \(width) channels; every training sees \(grouped(seen)) images with momentum 0.9 at a rate of \(Self.rate) for a batch of "
-        + "256, and in proportion for others. Groups have \(Normalization.channelsPerGroup) channels. Batch renorm’s limits rise in the paper’s proportions. \(repeated)"
+        "\(Self.convolutions) convolutions, the first stage with \(width) channels; every training sees \(grouped(seen)) images with momentum 0.9 "
+        + "at a rate of \(Self.rate) for a batch of "
+        + "256, and in proportion for others. Groups have \(Normalization.channelsPerGroup) channels. Batch renorm’s limits rise in the paper’s "
+        + "proportions. \(repeated)"
     )
   }
 
   func evaluationFinding(_ rows: ExperimentTable) -> Finding {
     let columns = [
       ("running", "running averages", Chart.Style(.blue)),
-      ("true", "statistics of the training images", .init(.green, dash: 2)),
+      ("true", "statistics of the training images", .init(.green, dash: .short)),
       ("own", "the test batch’s own", .init(.vermilion)),
     ]
     let small = batchSizes.min()!
@@ -133,7 +135,8 @@ extension BatchSizeExperiment {
           "they differ by at most \(fixed(100 * difference, 1)) points from 64 images on", holds: difference < 0.02),
       ],
       note:
-        "The same trainings as above. The widest gap between running averages and the batch’s own is \(fixed(100 * gaps.max()!, 1)) points, at batches of \(widest). "
+        "The same trainings as above. The widest gap between running averages and the batch’s own is \(fixed(100 * gaps.max()!, 1)) points, at "
+        + "batches of \(widest). "
         + "Statistics of the training images are re-estimated over \(grouped(trueImages)) of them. \(repeated)")
   }
 
@@ -148,8 +151,8 @@ extension BatchSizeExperiment {
     }
     func chart(_ name: String, _ title: String, _ axis: String, _ column: String) -> Chart {
       Chart(
-        name, title: title, x: .init("momentum: the weight of the new batch", logarithmic: true),
-        y: .init(axis, logarithmic: true),
+        name, title: title, x: .init("momentum: the weight of the new batch", base: 10),
+        y: .init(axis, base: 10),
         series: zip(Self.momentumBatches, styles).map { batch, style in
           .init(
             "batches of \(batch)", style,
@@ -211,7 +214,8 @@ extension BatchSizeExperiment {
           holds: ![fixedMomenta.first!, fixedMomenta.last!].contains { $0 == best(small) || $0 == best(large) }),
       ],
       note:
-        "Batch norm in the same network, \(grouped(momentumSteps)) steps; the true statistics are those of \(grouped(trueImages)) training images under the last weights. "
+        "Batch norm in the same network, \(grouped(momentumSteps)) steps; the true statistics are those of \(grouped(trueImages)) training images "
+        + "under the last weights. "
         + "The lecture’s p is 1 − momentum. \(repeated)")
   }
 }

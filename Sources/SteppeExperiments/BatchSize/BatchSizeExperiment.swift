@@ -37,11 +37,11 @@ public struct BatchSizeExperiment: Experiment {
       (seeds, batchSizes, seen, testImages) = (1, [2, 16], 64, 60)
       (width, halvesImages, momenta, momentumSteps, trueImages) = (4, false, [0.1, nil], 6, 100)
     case .quick:
-      (seeds, batchSizes, seen, testImages) = (2, [2, 4, 8, 16, 32, 64, 128, 256], 20_000, 2000)
+      (seeds, batchSizes, seen, testImages) = (2, [2, 4, 8, 16, 32, 64, 128, 256], 16_384, 2000)
       (width, halvesImages, momenta) = (8, true, [0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, nil])
       (momentumSteps, trueImages) = (300, 5000)
     case .full:
-      (seeds, batchSizes, seen, testImages) = (3, [2, 4, 8, 16, 32, 64, 128, 256], 300_000, 10_000)
+      (seeds, batchSizes, seen, testImages) = (3, [2, 4, 8, 16, 32, 64, 128, 256], 100_000, 10_000)
       (width, halvesImages, momenta) = (16, true, [0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, nil])
       (momentumSteps, trueImages) = (3000, 60_000)
     }

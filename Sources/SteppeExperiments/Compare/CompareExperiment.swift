@@ -28,6 +28,9 @@ public struct CompareExperiment: Experiment {
   public var depths: [Int]
   /// Steps of their training.
   public var depthSteps: Int
+  /// Repetitions of it at the most: depth is dear.
+  public var mostDepthSeeds: Int
+  var depthSeeds: Int { min(seeds, mostDepthSeeds) }
   /// How often a training is tested on its way, and with how many images.
   public var records: Int
   public var testImages: Int
@@ -39,15 +42,15 @@ public struct CompareExperiment: Experiment {
     case .tiny:
       (seeds, records, testImages, width) = (1, 4, 60, 4)
       (sigmoidSteps, convolutionSteps, optimizerSteps, depthSteps) = (12, 8, 8, 8)
-      (halvesImages, depths, convolutionRates) = (false, [3, 6], [0.01, 0.03])
+      (halvesImages, depths, mostDepthSeeds, convolutionRates) = (false, [3, 6], 1, [0.01, 0.03])
     case .quick:
       (seeds, records, testImages, width) = (3, 30, 1000, 8)
-      (sigmoidSteps, convolutionSteps, optimizerSteps, depthSteps) = (10_000, 1200, 1500, 600)
-      (halvesImages, depths) = (true, [6, 12, 24])
+      (sigmoidSteps, convolutionSteps, optimizerSteps, depthSteps) = (6000, 1000, 1500, 500)
+      (halvesImages, depths, mostDepthSeeds) = (true, [6, 12, 24], 2)
     case .full:
-      (seeds, records, testImages, width) = (3, 50, 10_000, 16)
-      (sigmoidSteps, convolutionSteps, optimizerSteps, depthSteps) = (50_000, 4000, 10_000, 2000)
-      (halvesImages, depths) = (true, [6, 12, 24])
+      (seeds, records, testImages, width) = (3, 50, 2000, 16)
+      (sigmoidSteps, convolutionSteps, optimizerSteps, depthSteps) = (50_000, 4000, 10_000, 1000)
+      (halvesImages, depths, mostDepthSeeds) = (false, [6, 12, 24], 2)
     }
   }
 
@@ -74,10 +77,16 @@ public struct CompareExperiment: Experiment {
     }
   }
 
+  /// "Small random Gaussian values" (Ioffe & Szegedy 2015, §4.1), whose deviation the paper does not give; that of Krizhevsky et al. 2012.
+  static let smallWeights = WeightInitialization.normal(standardDeviation: 0.01)
+
   /// A training of the paper's network of sigmoid units.
-  func sigmoidTraining(_ normalization: Normalization, _ place: NetworkDesign.Place = .before) -> Training {
-    let design = NetworkDesign(
+  func sigmoidTraining(
+    _ normalization: Normalization, _ place: NetworkDesign.Place = .before, start: WeightInitialization? = nil
+  ) -> Training {
+    var design = NetworkDesign(
       body: .dense(Self.sigmoidUnits), nonlinearity: .sigmoid, normalization: normalization, place: place)
+    design.initialization = start
     var training = Training(
       design: design, optimizer: .sgd, rate: 1, batchSize: Self.sigmoidBatch, steps: sigmoidSteps, records: records,
       testImages: testImages, seed: 0)
@@ -110,7 +119,7 @@ public struct CompareExperiment: Experiment {
     let sigmoid = sigmoidTraining(.none).cost(data)
     return parts.reduce(0) { sum, part in
       switch part {
-      case .sigmoid: sum + 2 * Double(sigmoidTuned + seeds) * sigmoid
+      case .sigmoid: sum + 4 * Double(sigmoidTuned + seeds) * sigmoid
       case .rates: sum + Double(2 * tuned + RateMethod.allCases.count * seeds) * relu
       case .place: sum + 3 * Double(sigmoidTuned + seeds) * sigmoid + 3 * Double(tuned + seeds) * relu
       case .optimizers:
@@ -127,9 +136,6 @@ public struct CompareExperiment: Experiment {
       }
     }
   }
-
-  /// Depth is dear.
-  var depthSeeds: Int { min(seeds, 3) }
 
   public func findings(from data: ExperimentData, seed: UInt64, _ work: ExperimentWork) throws -> [Finding] {
     let runs = TrainingRuns(work: work, data: data, seed: seed)
@@ -221,7 +227,7 @@ extension Array<ExperimentTable> {
 
 extension Chart.Axis {
   static let steps = Chart.Axis("training step")
-  static let accuracy = Chart.Axis("test accuracy (%)", range: 0...100)
+  static let accuracy = Chart.Axis("test accuracy (%)")
 }
 
 extension Chart.Series {

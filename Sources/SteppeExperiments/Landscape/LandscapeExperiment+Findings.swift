@@ -11,7 +11,8 @@ extension LandscapeExperiment {
   }
 
   private var probing: String {
-    "At \(measurements + 1) places along training the loss and the gradient are taken at \(LandscapeProbe<Float>.factors.map { significant($0, 2) }.joined(separator: ", ")) "
+    "At \(measurements + 1) places along training the loss and the gradient are taken at "
+      + "\(LandscapeProbe<Float>.factors.map { significant($0, 2) }.joined(separator: ", ")) "
       + "times the step, on one batch"
   }
 
@@ -27,7 +28,8 @@ extension LandscapeExperiment {
         "Santurkar et al. 2018, figure 4, VGG on CIFAR-10: all along training the loss varies less along the gradient, the gradient "
         + "changes less and the effective β-smoothness is lower with batch norm than without (by up to orders of magnitude, drawn, not tabulated).",
       note:
-        "\(convolutions) convolutions like VGG’s, the first stage with \(width) channels, plain gradient steps at rate \(Self.rate) for all, batches of \(batchSize). "
+        "\(convolutions) convolutions like VGG’s, the first stage with \(width) channels, plain gradient steps at rate \(Self.rate) for all, "
+        + "batches of \(batchSize). "
         + "\(probing). \(repeated)")
   }
 
@@ -42,14 +44,18 @@ extension LandscapeExperiment {
       title: start == .level
         ? "A deep linear network from level weights" : "A deep linear network from steep weights",
       question: start == .level
-        ? "A network of \(Self.linearLayers) linear layers computes a linear map, and yet its surface is not a bowl: does batch norm level it as well?"
+        ? "A network of \(Self.linearLayers) linear layers computes a linear map, and yet its surface is not a bowl: does batch norm level it as "
+          + "well?"
         : "What if its first weights are 1.4 times as large, so that the signal doubles its variance at every layer?",
       published:
         "Santurkar et al. 2018, figures 2 and 9, a deep linear network of 25 layers on Gaussian data: with batch norm the loss and "
         + "the gradient change less along a step, although the covariate shift does not go down.",
       note:
-        "\(Self.linearLayers) layers of \(Self.linearWidth) features in Float64 from \(weights); y = A·x for Gaussian x and A, \(linearExamples) examples, "
-        + "steps on all of them. Without and with batch norm each has the rate, of \(Self.linearRates.map { significant($0, 2) }.joined(separator: ", ")), with the lowest last loss, and the other norms have batch norm’s. "
+        "\(Self.linearLayers) layers of \(Self.linearWidth) features in Float64 from \(weights); y = A·x for Gaussian x and A, \(linearExamples) "
+        + "examples, "
+        + "steps on all of them. Without and with batch norm each has the rate, of "
+        + "\(Self.linearRates.map { significant($0, 2) }.joined(separator: ", ")), with the lowest last loss, "
+        + "and the other norms have batch norm’s. "
         + "\(probing). \(repeated)")
   }
 
@@ -108,15 +114,15 @@ extension LandscapeExperiment {
     let hasAccuracy = kind.name == convolutionalKind.name
     let loss = Chart(
       "\(kind.name)-loss", title: "Loss along the gradient, ½ to 4 times the step", x: .steps,
-      y: .init(hasAccuracy ? "cross-entropy (nats)" : "mean squared error", logarithmic: !hasAccuracy),
+      y: .init(hasAccuracy ? "cross-entropy (nats)" : "mean squared error", base: hasAccuracy ? nil : 10),
       series: bands(results, "loss_least", "loss_greatest", "loss"))
     let change = Chart(
       "\(kind.name)-gradient", title: "Change of the gradient along itself", x: .steps,
-      y: .init("‖∇L(w) − ∇L(w − sη∇L)‖₂", logarithmic: true),
+      y: .init("‖∇L(w) − ∇L(w − sη∇L)‖₂", base: 10),
       series: bands(results, "change_least", "change_greatest", nil))
     let smoothness = Chart(
       "\(kind.name)-smoothness", title: "Effective β-smoothness", x: .steps,
-      y: .init("greatest change of the gradient by distance", logarithmic: true),
+      y: .init("greatest change of the gradient by distance", base: 10),
       series: results.map { Chart.Series($0.method.title, $0.method.style, $0.tables, x: "step", y: "smoothness") })
     let measures: [(name: String, value: ([String: Double]) -> Double)] = [
       ("range of the loss", range), ("change of the gradient", { $0["change_greatest"]! }),
@@ -175,14 +181,16 @@ extension LandscapeExperiment {
     var checks = [
       Finding.Check(
         "Batch norm does not lower the covariate shift",
-        "cosine \(fixed(cosine(.batch), 3)) against \(fixed(cosine(.none), 3)) without, distance \(threeDigits(distance(.batch))) against \(threeDigits(distance(.none)))",
+        "cosine \(fixed(cosine(.batch), 3)) against \(fixed(cosine(.none), 3)) without, distance \(threeDigits(distance(.batch))) against "
+          + "\(threeDigits(distance(.none)))",
         holds: cosine(.batch) <= cosine(.none) || distance(.batch) >= distance(.none))
     ]
     if present.contains(.noisyBatch) {
       checks += [
         .init(
           "Noisy batch norm has more covariate shift than no normalization",
-          "cosine \(fixed(cosine(.noisyBatch), 3)) against \(fixed(cosine(.none), 3)), distance \(threeDigits(distance(.noisyBatch))) against \(threeDigits(distance(.none)))",
+          "cosine \(fixed(cosine(.noisyBatch), 3)) against \(fixed(cosine(.none), 3)), distance \(threeDigits(distance(.noisyBatch))) against "
+            + "\(threeDigits(distance(.none)))",
           holds: cosine(.noisyBatch) < cosine(.none) && distance(.noisyBatch) > distance(.none)),
         .init(
           "… and ends within 2 points of batch norm’s accuracy",
@@ -211,7 +219,7 @@ extension LandscapeExperiment {
         Picture(
           charts(
             "shift_distance", "Covariate shift: distance between a layer’s gradients",
-            .init("‖G − G′‖₂, mean over layers", logarithmic: true)),
+            .init("‖G − G′‖₂, mean over layers", base: 10)),
           alternative: "The ℓ₂ distance between the same gradients, by training step: on average "
             + results.map { "\($0.method.title) \(threeDigits(distance($0.method)))" }.joined(separator: ", ") + "."),
         Picture(
@@ -234,7 +242,8 @@ extension LandscapeExperiment {
         + "than without any normalization, and training is about as fast as with batch norm; ℓ₁, ℓ₂ and ℓ∞ norms do as well.",
       checks: checks,
       note:
-        "For each layer G is its weights’ gradient and G′ the same after the layers below took their step, on the same batch, and with the next step’s noise where there is noise (channel means within ±0.5, "
+        "For each layer G is its weights’ gradient and G′ the same after the layers below took their step, on the same batch, and with the next "
+        + "step’s noise where there is noise (channel means within ±0.5, "
         + "scales 1 to 1.25, for each value ±0.1). ℓ₂ is batch norm itself; all norms are of values less their mean. \(repeated)"
     )
   }

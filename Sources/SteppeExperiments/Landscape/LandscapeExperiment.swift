@@ -55,8 +55,8 @@ public struct LandscapeExperiment: Experiment {
       (seeds, steps, linearSteps, measurements) = (2, 500, 1000, 30)
       (convolutions, width, halvesImages, batchSize, linearExamples, testImages) = (6, 8, true, 32, 128, 1000)
     case .full:
-      (seeds, steps, linearSteps, measurements) = (3, 4000, 2000, 100)
-      (convolutions, width, halvesImages, batchSize, linearExamples, testImages) = (9, 16, true, 128, 1000, 10_000)
+      (seeds, steps, linearSteps, measurements) = (3, 2000, 2000, 50)
+      (convolutions, width, halvesImages, batchSize, linearExamples, testImages) = (9, 16, true, 64, 500, 10_000)
     }
   }
 

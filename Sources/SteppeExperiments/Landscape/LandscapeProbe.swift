@@ -2,8 +2,8 @@ import Steppe
 
 /// What a training step meets on the error surface (Santurkar et al. 2018, arXiv 1805.11604; SPEC §12).
 ///
-/// For weights w, the gradient g = ∇L(w) of one batch and a rate η: the loss and the gradient at w − s·η·g for several factors s, and for each
-/// layer its gradient before and after the layers below it took their step w − η·g.
+/// For weights w, the gradient g = ∇L(w) of one batch and a rate η: the loss and the gradient at w − s·η·g for several factors s, and for
+/// each layer its gradient before and after the layers below it took their step w − η·g.
 public struct LandscapeProbe<Scalar: TensorScalar> {
   /// The multiples of the rate that are looked at.
   public static var factors: [Double] { [0.5, 1, 2, 4] }
@@ -32,8 +32,8 @@ public struct LandscapeProbe<Scalar: TensorScalar> {
     public let smoothness: Double
     /// ‖g‖₂
     public let gradientNorm: Double
-    /// For each layer above the lowest the internal covariate shift: ‖G − G′‖₂ and the cosine between G and G′, the gradients of its weights
-    /// before and after the layers below took their step.
+    /// For each layer above the lowest the internal covariate shift: ‖G − G′‖₂ and the cosine between G and G′, the gradients of its
+    /// weights before and after the layers below took their step.
     public let shifts: [(distance: Double, cosine: Double)]
 
     public static func == (a: Measurement, b: Measurement) -> Bool {

@@ -32,6 +32,10 @@ public struct ReportPage: Sendable {
       (verdict, findings.filter { $0.verdict == verdict }.count)
     }
     let pictures = findings.flatMap(\.pictures).count
+    let time = Self.duration(sections.reduce(0) { $0 + $1.seconds })
+    let details = (facts + [("command", command), ("time", time)]).map { name, value in
+      "<div><dt>\(Self.escaped(name))</dt><dd>\(Self.escaped(value))</dd></div>"
+    }
     let contents = sections.enumerated().map { index, section in
       """
       <li>\(Self.link("section-\(index)", section.title))<ul>
@@ -66,7 +70,7 @@ public struct ReportPage: Sendable {
       \(counts.map { "\($0.1) \($0.0.rawValue)" }.joined(separator: ", ")). A verdict follows from the measured figures alone: every claim is
       listed with those that speak for or against it.</p>
       <dl>
-      \((facts + [("command", command), ("time", Self.duration(sections.reduce(0) { $0 + $1.seconds }))]).map { "<div><dt>\(Self.escaped($0.name))</dt><dd>\(Self.escaped($0.value))</dd></div>" }.joined(separator: "\n"))
+      \(details.joined(separator: "\n"))
       </dl>
       <nav aria-label="Contents"><ol>
       \(contents.joined(separator: "\n"))
@@ -114,7 +118,8 @@ public struct ReportPage: Sendable {
         }.joined() + "</tr>"
     }
     let checks = finding.checks.map { check in
-      #"<li class="\#(check.holds ? "yes" : "no")"><b>\#(check.holds ? "✓ yes" : "✗ no")</b> \#(Self.escaped(check.claim)): \#(Self.escaped(check.figures)).</li>"#
+      let (kind, word) = check.holds ? ("yes", "✓ yes") : ("no", "✗ no")
+      return #"<li class="\#(kind)"><b>\#(word)</b> \#(Self.escaped("\(check.claim): \(check.figures)."))</li>"#
     }
     return """
       <article id="\(finding.name)">
@@ -204,7 +209,8 @@ public struct ReportPage: Sendable {
     .verdict { display: inline-block; font-size: .8rem; font-weight: 600; border: 1px solid currentColor; border-radius: 1em; padding: 0 .6em;
       white-space: nowrap; vertical-align: middle; }
     .yes { color: var(--yes); } .part { color: var(--part); } .no { color: var(--no); }
-    .checks { list-style: none; padding: 0; max-width: 60rem; } .checks li { color: var(--ink); margin: .3rem 0; padding-left: 4.2rem; text-indent: -4.2rem; }
+    .checks { list-style: none; padding: 0; max-width: 60rem; }
+    .checks li { color: var(--ink); margin: .3rem 0; padding-left: 4.2rem; text-indent: -4.2rem; }
     .checks b { display: inline-block; min-width: 4.2rem; text-indent: 0; } .checks .yes b { color: var(--yes); } .checks .no b { color: var(--no); }
     .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); gap: 1rem; align-items: start; }
     figure { margin: .5rem 0; max-width: 62rem; }
@@ -216,11 +222,14 @@ public struct ReportPage: Sendable {
     .scroll { overflow-x: auto; }
     table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
     th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
-    th:first-child { text-align: left; } thead th { vertical-align: bottom; color: var(--soft); font-weight: 600; } tbody th { font-weight: 500; white-space: nowrap; }
+    th:first-child { text-align: left; } thead th { vertical-align: bottom; color: var(--soft); font-weight: 600; }
+    tbody th { font-weight: 500; white-space: nowrap; }
     @media (max-width: 50rem) { .beside { grid-template-columns: minmax(0, 1fr); } dl div { flex-wrap: wrap; gap: 0 .75rem; } }
-    @media print { :root { --paper: #fff; --ink: #000; --soft: #444; --line: #bbb; --card: #fff; --link: #000; --yes: #00513b; --part: #6b4600; --no: #7d2e00; }
+    @media print { :root { --paper: #fff; --ink: #000; --soft: #444; --line: #bbb; --card: #fff; --link: #000;
+      --yes: #00513b; --part: #6b4600; --no: #7d2e00; }
       body { max-width: none; padding: 0; font-size: 9.5pt; } .scroll, .picture { overflow: visible; } .picture svg { min-width: 0; }
-      .beside { grid-template-columns: minmax(0, 1fr); } table { font-size: 8pt; } th, td { padding: .15rem .35rem; } tbody th { white-space: normal; }
+      .beside { grid-template-columns: minmax(0, 1fr); } table { font-size: 8pt; }
+      th, td { padding: .15rem .35rem; } tbody th { white-space: normal; }
       figure, table, .checks li { break-inside: avoid; } h2, h3 { break-after: avoid; } nav { display: none; } a { text-decoration: none; } }
 
     """

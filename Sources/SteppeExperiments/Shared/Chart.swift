@@ -10,13 +10,10 @@ public struct Chart: Sendable, Equatable {
   public struct Axis: Sendable, Equatable {
     /// With the unit.
     public let label: String
-    public let isLogarithmic: Bool
-    /// The ends, where the values shall not choose them.
-    public let range: ClosedRange<Double>?
+    /// The base of a logarithmic axis.
+    public let base: Int?
 
-    public init(_ label: String, logarithmic: Bool = false, range: ClosedRange<Double>? = nil) {
-      (self.label, isLogarithmic, self.range) = (label, logarithmic, range)
-    }
+    public init(_ label: String, base: Int? = nil) { (self.label, self.base) = (label, base) }
   }
 
   public struct Series: Sendable, Equatable {
@@ -42,10 +39,13 @@ public struct Chart: Sendable, Equatable {
   /// How a method is drawn: the same in every picture.
   public struct Style: Sendable, Equatable {
     public let color: Palette
-    /// 1 for a full line, then gnuplot's numbers of dashes.
-    public let dash: Int
+    public let dash: Dash
 
-    public init(_ color: Palette, dash: Int = 1) { (self.color, self.dash) = (color, dash) }
+    public enum Dash: Int, Sendable {
+      case none, short, mixed
+    }
+
+    public init(_ color: Palette, dash: Dash = .none) { (self.color, self.dash) = (color, dash) }
   }
 
   public init(_ name: String, title: String, x: Axis, y: Axis, series: [Series]) {

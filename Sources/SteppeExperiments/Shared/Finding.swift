@@ -73,8 +73,8 @@ public struct Picture: Sendable {
     case descents(paths: ExperimentTable, seed: UInt64)
     /// The loss by step of those descents, which shall come down to `limit`.
     case descentLosses(paths: ExperimentTable, limit: Double)
-    /// Networks' losses along two directions, each with its title.
-    case planes([(title: String, plane: ExperimentTable)], title: String)
+    /// Networks' losses along two directions, each with its title; `axes` names the directions.
+    case planes([(title: String, plane: ExperimentTable)], title: String, axes: (first: String, second: String))
   }
 
   public init(_ name: String, alternative: String, _ content: Content) {

@@ -30,6 +30,8 @@ public struct NetworkDesign: Sendable, Equatable {
   public var normalization: Normalization
   /// Before or after the activation.
   public var place: Place
+  /// How weights start; nil for what suits the activation.
+  public var initialization: WeightInitialization?
   var averages: RunningAverages
 
   static let stages = 3
@@ -47,7 +49,8 @@ public struct NetworkDesign: Sendable, Equatable {
       case .dense(let hidden): "dense" + hidden.map(String.init).joined(separator: "x")
       case .convolutional(let count, let width, _): "conv\(count)x\(width)"
       }
-    let parts = [start, nonlinearity.rawValue, normalization.rawValue] + (place == .after ? ["after"] : [])
+    var parts = [start, nonlinearity.rawValue, normalization.rawValue] + (place == .after ? ["after"] : [])
+    if case .normal(let deviation)? = initialization { parts.append("start\(deviation)") }
     return parts.joined(separator: "-")
   }
 
@@ -75,7 +78,7 @@ public struct NetworkDesign: Sendable, Equatable {
   /// The network for examples of `featureShape`. With one seed all designs of a body start with the same weights, whatever normalizes them.
   package func model(_ featureShape: [Int], classes: Int, seed: UInt64) -> Sequential<Float> {
     var (weights, noise) = (RandomGenerator(seed: seed), RandomGenerator(seed: seed, stream: 1))
-    let initialization: WeightInitialization = nonlinearity == .relu ? .heNormal : .glorotNormal
+    let initialization = initialization ?? (nonlinearity == .relu ? .heNormal : .glorotNormal)
     let bias = !(place == .before && normalization.subtractsMean)
     var layers: [any Layer<Float>] = []
     func finish(_ channels: Int, hasPlaces: Bool) {

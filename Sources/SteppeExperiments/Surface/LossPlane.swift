@@ -1,10 +1,9 @@
 import Steppe
 
-/// A plane through a model's parameters along two random directions, as the pictures of loss surfaces are drawn (Li et al. 2018, arXiv
-/// 1712.09913).
+/// A plane through a model's parameters along two directions, as the pictures of loss surfaces are drawn (Li et al. 2018, arXiv 1712.09913).
 ///
-/// Each direction is normal noise, with the row of each unit scaled to the norm of the unit's own weights: networks whose weights differ
-/// in size alone, which ReLU and normalization hide, then look alike. Vectors (biases, γ, β) stay where they are.
+/// A random direction is normal noise, with the row of each unit or filter scaled to the norm of its own weights: networks whose weights
+/// differ in size alone, which ReLU and normalization hide, then look alike. Vectors (biases, γ, β) stay where they are.
 public struct LossPlane<Scalar: TensorScalar> {
   private let model: any Layer<Scalar>
   private let matrices: [Parameter<Scalar>]
@@ -12,13 +11,37 @@ public struct LossPlane<Scalar: TensorScalar> {
   private let first: [Tensor<Scalar>]
   private let second: [Tensor<Scalar>]
 
-  /// Directions drawn from `generator`, around `model` as it is.
-  public init(_ model: any Layer<Scalar>, using generator: inout RandomGenerator) {
+  /// Any two directions, around `model` as it is: for each of its ``weights(of:)`` a tensor of the same shape.
+  public init(_ model: any Layer<Scalar>, first: [Tensor<Scalar>], second: [Tensor<Scalar>]) {
     self.model = model
-    matrices = model.parameters.filter { $0.value.rank >= 2 }
+    matrices = Self.matrices(model)
     origin = matrices.map(\.value)
-    first = origin.map { Self.direction(like: $0, &generator) }
-    second = origin.map { Self.direction(like: $0, &generator) }
+    for direction in [first, second] {
+      precondition(
+        direction.map(\.shape) == origin.map(\.shape),
+        "LossPlane: expected directions of shapes \(origin.map(\.shape)), got \(direction.map(\.shape))")
+    }
+    (self.first, self.second) = (first, second)
+  }
+
+  /// Random directions drawn from `generator`, around `model` as it is.
+  public init(_ model: any Layer<Scalar>, using generator: inout RandomGenerator) {
+    let first = Self.randomDirection(model, using: &generator)
+    self.init(model, first: first, second: Self.randomDirection(model, using: &generator))
+  }
+
+  /// What a direction moves: all parameters but vectors.
+  public static func weights(of model: any Layer<Scalar>) -> [Tensor<Scalar>] { matrices(model).map(\.value) }
+
+  /// A random direction.
+  public static func randomDirection(
+    _ model: any Layer<Scalar>, using generator: inout RandomGenerator
+  ) -> [Tensor<Scalar>] {
+    weights(of: model).map { direction(like: $0, &generator) }
+  }
+
+  private static func matrices(_ model: any Layer<Scalar>) -> [Parameter<Scalar>] {
+    model.parameters.filter { $0.value.rank >= 2 }
   }
 
   /// Normal noise of the shape of `weight`, each of whose rows has the norm of the weight's.

@@ -65,8 +65,16 @@ extension SurfaceExperiment {
         + "steps. κ is LAPACK’s greatest over its least eigenvalue. Median and range of \(linear.count) data sets.")
   }
 
-  func networkFinding(_ planes: [(normalization: Normalization, plane: ExperimentTable)], units: [Int]) -> Finding {
-    let rises = planes.map { Self.rise($0.plane) }
+  struct Plane {
+    let normalization: Normalization
+    let random: ExperimentTable
+    /// Along the way from the first weights to the learned ones, and a random direction.
+    let training: ExperimentTable
+  }
+
+  func networkFinding(_ planes: [Plane], units: [Int]) -> Finding {
+    let rises = planes.map { Self.rise($0.random) }
+    let walls = planes.map { Self.rise($0.training) }
     let network = units.map(String.init).joined(separator: "-")
     return Finding(
       "surface-network", title: "The error surface of a deep network",
@@ -79,8 +87,18 @@ extension SurfaceExperiment {
             "The loss around the trained network along two random directions, as maps and in relief: at the border "
             + "\(threeDigits(rises[0].border)) in the median without batch norm, \(threeDigits(rises[1].border)) with it.",
           .planes(
-            planes.map { ($0.normalization.title, $0.plane) },
-            title: "The loss of \(network) around what it learned, along two random directions"))
+            planes.map { ($0.normalization.title, $0.random) },
+            title: "The loss of \(network) around what it learned, along two random directions",
+            axes: ("first direction (norms of the weights)", "second direction"))),
+        Picture(
+          "network-training",
+          alternative:
+            "The loss along the way from the first weights to the learned ones and a random direction: at most "
+            + "\(threeDigits(walls[0].greatest)) without batch norm, \(threeDigits(walls[1].greatest)) with it.",
+          .planes(
+            planes.map { ($0.normalization.title, $0.training) },
+            title: "The loss of \(network) along the way that training took",
+            axes: ("way of training: −1 the first weights, 0 the learned", "random direction"))),
       ],
       table: FindingTable(
         header: ["network", "loss at its place", "at the plane’s border (median)", "greatest"],
@@ -103,8 +121,10 @@ extension SurfaceExperiment {
           holds: rises[1].greatest < rises[0].greatest),
       ],
       note:
-        "\(network) with ReLU, \(grouped(trainingSteps)) steps of momentum 0.9 at rate \(Self.rate) from the same weights; each direction is normal "
-        + "noise in which a unit’s row has the norm of the unit’s weights (filter normalization), so that networks of other weight sizes compare. One seed."
+        "\(network) with ReLU, \(grouped(trainingSteps)) steps of momentum 0.9 at rate \(Self.rate) from the same weights; a random "
+        + "direction is normal noise in which a unit’s row has the norm of the unit’s weights (filter normalization), "
+        + "so that networks of other weight sizes compare. "
+        + "One seed."
     )
   }
 

@@ -79,30 +79,38 @@ public struct SurfaceExperiment: Experiment {
     return steps
   }
 
-  /// A network trained on `data`, and its loss along two random directions around it.
+  /// A network trained on `data`, and its loss around it: along two random directions, and along the way from its first weights to the
+  /// learned ones and a random direction.
   ///
-  /// Networks of a seed have the same weights at the start and see the same batches, whatever normalizes them. The plane's losses are those
+  /// Networks of a seed have the same weights at the start and see the same batches, whatever normalizes them. The planes' losses are those
   /// that a training step would see, by the statistics of the images themselves.
   public func network(
     _ normalization: Normalization, _ data: ExperimentData, seed: UInt64, progress: (Double) throws -> Void = { _ in }
-  ) throws -> ExperimentTable {
+  ) throws -> (random: ExperimentTable, training: ExperimentTable) {
     let examples = data.rows.training
     var run = TrainingRun(
       Self.design(normalization), .momentum, rate: Self.rate, batchSize: Self.batchSize, on: examples, seed: seed)
+    let start = LossPlane.weights(of: run.model)
     for step in 0..<trainingSteps {
       _ = run.step()
-      if step % 50 == 0 { try progress(0.5 * Double(step) / Double(trainingSteps)) }
+      if step % 50 == 0 { try progress(0.3 * Double(step) / Double(trainingSteps)) }
     }
     let (features, labels) = examples.batch(rows: Array(0..<min(images, examples.count)))
     var generator = RandomGenerator(seed: seed, stream: 2)
-    let plane = LossPlane(run.model, using: &generator)
-    var table = ExperimentTable(columns: ["first", "second", "loss"])
-    let losses = try plane.losses(reach: Self.reach, steps: places, progress: { try progress(0.5 + 0.5 * $0) }) {
-      model in
-      Double(softmaxCrossEntropy(model.forward(features).output, labels).loss)
+    func table(_ plane: LossPlane<Float>, _ begin: Double) throws -> ExperimentTable {
+      var table = ExperimentTable(columns: ["first", "second", "loss"])
+      let losses = try plane.losses(reach: Self.reach, steps: places, progress: { try progress(begin + 0.35 * $0) }) {
+        model in
+        Double(softmaxCrossEntropy(model.forward(features).output, labels).loss)
+      }
+      for place in losses { table.append([place.first, place.second, place.loss]) }
+      return table
     }
-    for place in losses { table.append([place.first, place.second, place.loss]) }
-    return table
+    let random = LossPlane(run.model, using: &generator)
+    let way = zip(LossPlane.weights(of: run.model), start).map { $0 - $1 }
+    let training = LossPlane(
+      run.model, first: way, second: LossPlane.randomDirection(run.model, using: &generator))
+    return (try table(random, 0.3), try table(training, 0.65))
   }
 
   static let rate = 0.05
@@ -120,7 +128,7 @@ public struct SurfaceExperiment: Experiment {
 
   private func networkCost(_ data: ExperimentData) -> Double {
     let step = { Self.design(.batch).stepCost(data.training.featureShape, batchSize: $0) }
-    return Double(trainingSteps) * step(Self.batchSize) + 0.4 * Double(places * places) * step(images)
+    return Double(trainingSteps) * step(Self.batchSize) + 0.8 * Double(places * places) * step(images)
   }
 
   public func findings(from data: ExperimentData, seed: UInt64, _ work: ExperimentWork) throws -> [Finding] {
@@ -133,13 +141,14 @@ public struct SurfaceExperiment: Experiment {
         return [parts.summary, parts.paths]
       }
     }
-    let planes = try [(Normalization.none, "network-plain"), (.batch, "network-batchnorm")].map { normalization, name in
-      (
-        normalization,
-        try work.table(name, title: "network, \(normalization.title)", cost: networkCost(data)) { progress in
-          try network(normalization, data, seed: seed, progress: progress)
-        }
-      )
+    let planes = try [(Normalization.none, "plain"), (.batch, "batchnorm")].map { normalization, name in
+      let tables = try work.tables(
+        ["network-\(name)", "training-\(name)"], title: "network, \(normalization.title)", cost: networkCost(data)
+      ) { progress in
+        let planes = try network(normalization, data, seed: seed, progress: progress)
+        return [planes.random, planes.training]
+      }
+      return Plane(normalization: normalization, random: tables[0], training: tables[1])
     }
     return [
       linearFinding(linear.map { $0[0] }, paths: linear[0][1], seed: seed),
