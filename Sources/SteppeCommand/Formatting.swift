@@ -38,3 +38,13 @@ func list(_ rows: [[String]]) -> String {
   let width = rows.map { $0[0].count }.max() ?? 0
   return rows.map { $0[0] + String(repeating: " ", count: width - $0[0].count + 2) + $0[1] }.joined(separator: "\n")
 }
+
+/// `text` as one word for a shell.
+func shellQuoted(_ text: String) -> String {
+  let plain = text.utf8.allSatisfy { byte in
+    byte > 127 || Character(Unicode.Scalar(byte)).isLetter || Character(Unicode.Scalar(byte)).isNumber
+      || "/._-+=:@%".utf8.contains(byte)
+  }
+  if plain { return text }
+  return "'" + text.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "'\\''") + "'"
+}

@@ -327,13 +327,3 @@ struct Train: ParsableCommand {
     if !quiet { Console.error(text) }
   }
 }
-
-/// `text` as one word for a shell.
-func shellQuoted(_ text: String) -> String {
-  let plain = text.utf8.allSatisfy { byte in
-    byte > 127 || Character(Unicode.Scalar(byte)).isLetter || Character(Unicode.Scalar(byte)).isNumber
-      || "/._-+=:@%".utf8.contains(byte)
-  }
-  if plain { return text }
-  return "'" + text.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "'\\''") + "'"
-}

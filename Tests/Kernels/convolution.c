@@ -3,6 +3,18 @@
 
 static double patch_sizes[80];
 
+// Runs of random places for `columns` columns, and each column's place. Returns the count of runs.
+static size_t random_runs(size_t columns, size_t longest, steppe_patch_run *runs, size_t *places) {
+  size_t count = 0;
+  for (size_t c = 0; c < columns; count++) {
+    const size_t length = 1 + next() % longest, used = length < columns - c ? length : columns - c, from = next() % (400 - used);
+    runs[count] = (steppe_patch_run){.from = (ptrdiff_t)from, .to = c, .length = used};
+    for (size_t i = 0; i < used; i++) places[c + i] = from + i;
+    c += used;
+  }
+  return count;
+}
+
 // Planes that end a vector before their arena does, since runs are read in whole vectors, and runs of random places for `columns` columns.
 static void check_patches(size_t rows, size_t depth, size_t columns, size_t longest, unsigned where) {
   static ptrdiff_t offsets[80];
@@ -13,13 +25,7 @@ static void check_patches(size_t rows, size_t depth, size_t columns, size_t long
   const void *planes = random_at(0, size + lanes - 1, where, 0.1, 1), *a = random_at(1, rows * (depth + 1), where, 0, 1);
   const void *bias = random_at(2, rows, where, 0, 1), *y = random_at(3, columns, where, 0, 1);
   for (size_t k = 0; k < depth; k++) offsets[k] = (ptrdiff_t)(next() % 300);
-  size_t count = 0;
-  for (size_t c = 0; c < columns; count++) {
-    const size_t length = 1 + next() % longest, used = length < columns - c ? length : columns - c, from = next() % (400 - used);
-    runs[count] = (steppe_patch_run){.from = (ptrdiff_t)from, .to = c, .length = used};
-    for (size_t i = 0; i < used; i++) places[c + i] = from + i;
-    c += used;
-  }
+  const size_t count = random_runs(columns, longest, runs, places);
 
   // A vector beyond the last line may be written.
   void *lines = place(4, depth * width + lanes - 1, where);
@@ -141,13 +147,7 @@ static void check_winograd_input(size_t depth, size_t columns, size_t longest, u
   const size_t size = depth * channel + lanes - 1, plane = depth * width + lanes;
   void *planes = random_at(0, size, where, 0.1, 1), *lines = place(1, 16 * plane, where);
   for (size_t p = 0; p < 16; p++) offsets[p] = (ptrdiff_t)(next() % 300);
-  size_t count = 0;
-  for (size_t c = 0; c < columns; count++) {
-    const size_t length = 1 + next() % longest, used = length < columns - c ? length : columns - c, from = next() % (400 - used);
-    runs[count] = (steppe_patch_run){.from = (ptrdiff_t)from, .to = c, .length = used};
-    for (size_t i = 0; i < used; i++) places[c + i] = from + i;
-    c += used;
-  }
+  const size_t count = random_runs(columns, longest, runs, places);
   for (size_t i = 0; i < 16 * plane; i++) set(lines, i, NAN);
   table->winograd_input(planes, (ptrdiff_t)channel, offsets, depth, runs, count, lines, (ptrdiff_t)plane, width);
   for (size_t k = 0; k < depth; k++) {
