@@ -2,8 +2,9 @@
 //
 // The passes take a few rows at a time, so that what is kept for each column (shift, coefficients, running sums) is loaded once for all
 // of them, over strips of columns narrow enough that those values stay in the L1 cache, in blocks of rows short enough that sums may run
-// in the scalar type before they are merged in double. More rows at a time would be fewer loads, but rows often lie a power of two apart, and then compete for the same few places of
-// the L1 cache: two where two or three matrices are walked, four where it is one, measured best.
+// in the scalar type before they are merged in double. More rows at a time would be fewer loads, but rows often lie a power of two apart,
+// and then compete for the same few places of the L1 cache: two where two or three matrices are walked, four where it is one, measured
+// best.
 
 // Rows of a block of a map.
 #define BLOCK ((size_t)128)
@@ -41,6 +42,13 @@ INLINE panel K(part)(panel m, size_t row, size_t rows, size_t column, size_t col
 }
 #define part K(part)
 
+// How many rows further on memory is fetched, a page or so and a multiple of `group`: hardware prefetching stops at the end of a page and
+// starts late in a new one. Where no rows follow, what is fetched lies past the matrix, which does no harm.
+INLINE size_t K(rows_ahead)(size_t columns, size_t group) {
+  const size_t groups = STRIP / (columns * group);
+  return group * (groups > 0 ? groups : 1);
+}
+
 // ── sums over columns ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 // Adds one vector of columns of `rows` rows to the running sums `u` and `v`.
@@ -61,15 +69,15 @@ INLINE void K(sums_step)(const bool gradient, const bool masked, const size_t ro
   store(v, second + q);
 }
 
-// One group of rows over one strip. The group `ahead` rows further on comes next.
+// One group of rows over one strip. The group `ahead` rows further on is fetched on the way.
 INLINE void K(sums_group)(const bool gradient, const bool masked, const size_t rows, const panel *m, size_t ahead, scalar *u,
                           scalar *v) {
-  UNROLL for (size_t r = 0; r < rows; r++) {
-    fetch(m->x + (ptrdiff_t)(r + ahead) * m->ldx);
-    if (gradient) fetch(m->dy + (ptrdiff_t)(r + ahead) * m->lddy);
-  }
   size_t c = 0;
   for (; c + LINE <= m->columns; c += LINE) {
+    UNROLL for (size_t r = 0; r < rows; r++) {
+      fetch(m->x + (ptrdiff_t)(r + ahead) * m->ldx + c);
+      if (gradient) fetch(m->dy + (ptrdiff_t)(r + ahead) * m->lddy + c);
+    }
     UNROLL for (size_t k = 0; k < LINE; k += LANES) K(sums_step)(gradient, masked, rows, m, c + k, u + c + k, v + c + k);
   }
   for (; c + LANES <= m->columns; c += LANES) K(sums_step)(gradient, masked, rows, m, c, u + c, v + c);
@@ -103,6 +111,7 @@ INLINE void K(sums_panel)(const bool gradient, const bool masked, const panel *w
   }
   const size_t n = strips(whole->columns), group = ROWS_OF_SUMS(gradient);
   const size_t block = ROWS_OF_SUMS_BLOCK(gradient);
+  const size_t ahead = K(rows_ahead)(whole->columns, group);
   for (size_t row = 0; row < whole->rows; row += block) {
     const size_t rows = whole->rows - row < block ? whole->rows - row : block;
     for (size_t strip = 0; strip < n; strip++) {
@@ -113,7 +122,7 @@ INLINE void K(sums_panel)(const bool gradient, const bool masked, const panel *w
       size_t r = 0;
       for (; r + group <= rows; r += group) {
         const panel g = part(m, r, group, 0, columns);
-        K(sums_group)(gradient, masked, group, &g, r + 2 * group <= rows ? group : 0, u, v);
+        K(sums_group)(gradient, masked, group, &g, ahead, u, v);
       }
       for (; r < rows; r++) {
         const panel g = part(m, r, 1, 0, columns);
@@ -158,14 +167,10 @@ INLINE void K(map_store)(const bool streamed, const size_t rows, const panel *m,
   }
 }
 
-// One group of rows over one strip, whose first `head` columns are not streamed; the group `ahead` rows further on comes next.
+// One group of rows over one strip, whose first `head` columns are not streamed; the group `ahead` rows further on is fetched.
 // The ragged ends, as vectors that overlap the whole ones, are computed before those are written and written after them.
 INLINE void K(map_group)(const bool gradient, const bool masked, const bool relu, const bool streamed, const size_t rows,
                          const panel *m, size_t head, ptrdiff_t ahead) {
-  UNROLL for (size_t r = 0; r < rows; r++) {
-    fetch(m->x + ((ptrdiff_t)r + ahead) * m->ldx);
-    if (gradient) fetch(m->dy + ((ptrdiff_t)r + ahead) * m->lddy);
-  }
   vector begin[ROWS_OF_MAP], end[ROWS_OF_MAP], out[ROWS_OF_MAP];
   size_t c = streamed ? head % LANES : 0;
   const bool early = c != 0, late = (m->columns - c) % LANES != 0;
@@ -178,6 +183,10 @@ INLINE void K(map_group)(const bool gradient, const bool masked, const bool relu
     }
   }
   for (; c + LINE <= m->columns; c += LINE) {
+    UNROLL for (size_t r = 0; r < rows; r++) {
+      fetch(m->x + ((ptrdiff_t)r + ahead) * m->ldx + c);
+      if (gradient) fetch(m->dy + ((ptrdiff_t)r + ahead) * m->lddy + c);
+    }
     UNROLL for (size_t k = 0; k < LINE; k += LANES) {
       K(map_step)(gradient, masked, relu, rows, m, c + k, out);
       K(map_store)(streamed, rows, m, c + k, out);
@@ -213,11 +222,11 @@ INLINE void K(map_narrow)(const bool gradient, const bool masked, const bool rel
 INLINE void K(map_strip)(const bool gradient, const bool masked, const bool relu, const bool streamed, const panel *m,
                          bool backwards, steppe_activation kind, double parameter) {
   const bool activated = !gradient && !relu && kind != STEPPE_IDENTITY, alike = !streamed || (size_t)m->ldy % LINE == 0;
+  const ptrdiff_t distance = (ptrdiff_t)K(rows_ahead)(m->columns, ROWS_OF_MAP), ahead = backwards ? -distance : distance;
   for (size_t done = 0; done < m->rows;) {
     const size_t left = m->rows - done, taken = alike && left >= ROWS_OF_MAP ? ROWS_OF_MAP : 1;
     const panel g = part(*m, backwards ? left - taken : done, taken, 0, m->columns);
     const size_t head = streamed ? head_of(g.y) : 0;
-    const ptrdiff_t ahead = left < 2 * taken ? 0 : backwards ? -(ptrdiff_t)taken : (ptrdiff_t)taken;
     if (taken == ROWS_OF_MAP) {
       K(map_group)(gradient, masked, relu, streamed, ROWS_OF_MAP, &g, head, ahead);
     } else {

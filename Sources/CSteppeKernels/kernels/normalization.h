@@ -33,10 +33,7 @@ INLINE vector K(passed)(vector z, vector dy) { return choose(z <= splat(0), spla
 INLINE size_t K(head)(const scalar *y) { return (0 - (uintptr_t)y) / sizeof(scalar) % LINE; }
 #define head_of K(head)
 
-// Fetches the begin of a row that is walked next: hardware prefetching stops at the end of a page and starts late in a new one.
-INLINE void K(fetch)(const scalar *p) {
-  UNROLL for (size_t i = 0; i < 4; i++) __builtin_prefetch(p + i * LINE, 0, 2);
-}
+INLINE void K(fetch)(const scalar *p) { __builtin_prefetch(p, 0, 3); }
 #define fetch K(fetch)
 
 INLINE void K(finish_stream)(void) {

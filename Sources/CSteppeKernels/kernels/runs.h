@@ -22,7 +22,7 @@ INLINE void K(sums_runs)(const bool gradient, const bool masked, const scalar *x
                          size_t length, K(line) k, double *first, double *second) {
   join_runs(stride, &runs, &length);
   const vector shift = splat(k.shift), scale = splat(k.scale), offset = splat(k.offset);
-  const size_t whole = length / LANES * LANES, left = length - whole;
+  const size_t whole = length / LANES * LANES, left = length - whole, ahead = length < STRIP ? length : STRIP;
   // The lanes that count in a run's last vector: it reaches back over values that have been added, or where the run is shorter
   // than a vector it has spare lanes at its end.
   const ivector fresh = length < LANES ? K(first_lanes)(left) : ~K(first_lanes)(LANES - left);
@@ -35,6 +35,9 @@ INLINE void K(sums_runs)(const bool gradient, const bool masked, const scalar *x
       const size_t most = (ADDITIONS - used - 2) * STRIDE, end = whole - i < most ? whole : i + most;
       used += (end - i) / STRIDE;
       for (; i + STRIDE <= end; i += STRIDE) {
+        // Two matrices keep the memory busy by themselves, one is fetched: what comes a page later, or at this place of the next run.
+        const ptrdiff_t on = (ptrdiff_t)(i + ahead) + (i + ahead < length ? 0 : stride - (ptrdiff_t)length);
+        UNROLL for (size_t j = 0; !gradient && j < STRIDE; j += LINE) fetch(x + on + j);
         UNROLL for (size_t way = 0; way < WAYS; way++) {
           const vector d = load(x + i + way * LANES) - shift;
           vector w = gradient ? load(dy + i + way * LANES) : d;
