@@ -41,9 +41,9 @@ public struct BatchSizeExperiment: Experiment {
       (width, halvesImages, momenta) = (8, true, [0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, nil])
       (momentumSteps, trueImages) = (300, 5000)
     case .full:
-      (seeds, batchSizes, seen, testImages) = (3, [2, 4, 8, 16, 32, 64, 128, 256], 100_000, 10_000)
-      (width, halvesImages, momenta) = (16, true, [0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, nil])
-      (momentumSteps, trueImages) = (3000, 60_000)
+      (seeds, batchSizes, seen, testImages) = (2, [2, 4, 8, 16, 32, 64, 128, 256], 60_000, 10_000)
+      (width, halvesImages, momenta) = (8, true, [0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, nil])
+      (momentumSteps, trueImages) = (1500, 20_000)
     }
   }
 
@@ -151,8 +151,8 @@ public struct BatchSizeExperiment: Experiment {
   private func ownAccuracy(_ model: Sequential<Float>, _ test: Dataset<Float>, batchSize: Int) throws -> Double {
     let snapshot = ModelSnapshot<Float>(model)
     defer { snapshot.restore() }
-    // A rest smaller than a batch would have other statistics.
-    let whole = test.subset(0..<test.count / batchSize * batchSize)
+    // A rest smaller than a batch would have other statistics; it is taken only where there is nothing else.
+    let whole = test.count < batchSize ? test : test.subset(0..<test.count / batchSize * batchSize)
     return try evaluate({ model.forward($0).output }, on: whole, batchSize: batchSize).accuracy
   }
 

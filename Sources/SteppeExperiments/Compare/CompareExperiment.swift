@@ -45,11 +45,11 @@ public struct CompareExperiment: Experiment {
       (halvesImages, depths, mostDepthSeeds, convolutionRates) = (false, [3, 6], 1, [0.01, 0.03])
     case .quick:
       (seeds, records, testImages, width) = (3, 30, 1000, 8)
-      (sigmoidSteps, convolutionSteps, optimizerSteps, depthSteps) = (6000, 1000, 1500, 500)
+      (sigmoidSteps, convolutionSteps, optimizerSteps, depthSteps) = (5000, 1000, 1200, 500)
       (halvesImages, depths, mostDepthSeeds) = (true, [6, 12, 24], 2)
     case .full:
-      (seeds, records, testImages, width) = (3, 50, 2000, 16)
-      (sigmoidSteps, convolutionSteps, optimizerSteps, depthSteps) = (50_000, 4000, 10_000, 1000)
+      (seeds, records, testImages, width) = (3, 40, 2000, 8)
+      (sigmoidSteps, convolutionSteps, optimizerSteps, depthSteps) = (50_000, 4000, 4000, 1000)
       (halvesImages, depths, mostDepthSeeds) = (false, [6, 12, 24], 2)
     }
   }

@@ -59,15 +59,14 @@ extension LandscapeExperiment {
         + "\(probing). \(repeated)")
   }
 
-  /// The mean of `value` over the records of each tenth of training; nil where training diverged before.
-  func tenths(_ table: ExperimentTable, _ value: ([String: Double]) -> Double) -> [Double?] {
-    let last = table.numbers("step").last ?? 0
+  /// The mean of `value` over the records of each tenth of a training of `steps`; nil where training diverged before.
+  func tenths(_ table: ExperimentTable, of steps: Int, _ value: ([String: Double]) -> Double) -> [Double?] {
     let numbers = Dictionary(uniqueKeysWithValues: table.columns.map { ($0, table.numbers($0)) })
     var sums = [(sum: Double, count: Double)](repeating: (0, 0), count: 10)
     for row in table.rows.indices {
       let found = value(numbers.mapValues { $0[row] })
       guard found.isFinite else { continue }
-      let tenth = min(9, Int(10 * numbers["step"]![row] / max(1, last)))
+      let tenth = min(9, Int(10 * numbers["step"]![row] / Double(max(1, steps))))
       sums[tenth] = (sums[tenth].sum + found, sums[tenth].count + 1)
     }
     return sums.map { $0.count > 0 ? $0.sum / $0.count : nil }
@@ -76,10 +75,10 @@ extension LandscapeExperiment {
   private func range(_ row: [String: Double]) -> Double { row["loss_greatest"]! - row["loss_least"]! }
 
   /// The mean over all records and the median over seeds, or nothing where no record is finite.
-  private func mean(_ tables: [ExperimentTable], _ value: ([String: Double]) -> Double) -> Double {
+  private func mean(_ result: Result, _ value: ([String: Double]) -> Double) -> Double {
     median(
-      tables.map { table in
-        let tenths = tenths(table, value).compactMap { $0 }
+      result.tables.map { table in
+        let tenths = tenths(table, of: result.steps, value).compactMap { $0 }
         return tenths.isEmpty ? .infinity : tenths.reduce(0, +) / Double(tenths.count)
       })
   }
@@ -87,20 +86,21 @@ extension LandscapeExperiment {
   /// In how many tenths of training `value` is smaller with batch norm than without, and how many there are; those of all seeds together. A
   /// tenth that the network without batch norm does not live to see counts for batch norm.
   private func smaller(_ results: [Result], _ value: ([String: Double]) -> Double) -> (Int, of: Int) {
-    let pairs = zip(tables(.none, results), tables(.batch, results)).flatMap {
-      zip(tenths($0, value), tenths($1, value))
+    let (plain, batch) = (result(.none, results), result(.batch, results))
+    let pairs = zip(plain.tables, batch.tables).flatMap {
+      zip(tenths($0, of: plain.steps, value), tenths($1, of: batch.steps, value))
     }
     let counted = pairs.filter { $0.0 != nil || $0.1 != nil }
     return (counted.filter { ($0.1 ?? .infinity) < ($0.0 ?? .infinity) }.count, counted.count)
   }
 
-  private func tables(_ method: Normalization, _ results: [Result]) -> [ExperimentTable] {
-    results.first { $0.method == method }!.tables
+  private func result(_ method: Normalization, _ results: [Result]) -> Result {
+    results.first { $0.method == method }!
   }
 
   private func bands(_ results: [Result], _ least: String, _ greatest: String, _ middle: String?) -> [Chart.Series] {
     [Normalization.none, .batch].map { method in
-      let table = tables(method, results)[0]
+      let table = result(method, results).tables[0]
       let (low, high) = (table.numbers(least), table.numbers(greatest))
       let middle = middle.map { table.numbers($0) } ?? zip(low, high).map { ($0 * $1).squareRoot() }
       let points = table.numbers("step").enumerated().compactMap { row, step in
@@ -128,7 +128,7 @@ extension LandscapeExperiment {
       ("range of the loss", range), ("change of the gradient", { $0["change_greatest"]! }),
       ("effective β-smoothness", { $0["smoothness"]! }),
     ]
-    let (without, with) = (tables(.none, results), tables(.batch, results))
+    let (without, with) = (result(.none, results), result(.batch, results))
     return Finding(
       "landscape-\(kind.name)", title: kind.title, question: kind.question,
       pictures: zip(
@@ -145,14 +145,17 @@ extension LandscapeExperiment {
         )
       },
       table: FindingTable(
-        header: ["network", "rate"] + measures.map(\.name) + [hasAccuracy ? "last accuracy" : "last loss"],
+        header: ["network", "rate"] + measures.map(\.name) + [
+          "cosine of the shift", hasAccuracy ? "last accuracy" : "last loss",
+        ],
         rows: results.map { result in
           [result.method.title, significant(result.rate, 2)]
-            + measures.map { threeDigits(mean(result.tables, $0.value)) }
+            + measures.map { threeDigits(mean(result, $0.value)) }
             + [
+              fixed(mean(result) { $0["shift_cosine"]! }, 3),
               hasAccuracy
                 ? result.tables.accuracyText(\.finalAccuracy)
-                : Spread(result.tables.map { $0.numbers("loss").last { $0.isFinite } ?? .infinity })!.text(threeDigits)
+                : Spread(result.tables.map { $0.numbers("loss").last { $0.isFinite } ?? .infinity })!.text(threeDigits),
             ]
         }),
       published: kind.published,
@@ -166,12 +169,12 @@ extension LandscapeExperiment {
   }
 
   func shiftFinding(_ results: [Result]) -> Finding {
-    func distance(_ method: Normalization) -> Double { mean(tables(method, results)) { $0["shift_distance"]! } }
+    func distance(_ method: Normalization) -> Double { mean(result(method, results)) { $0["shift_distance"]! } }
     func relative(_ method: Normalization) -> Double {
-      mean(tables(method, results)) { $0["shift_distance"]! / $0["gradient_norm"]! }
+      mean(result(method, results)) { $0["shift_distance"]! / $0["gradient_norm"]! }
     }
-    func cosine(_ method: Normalization) -> Double { mean(tables(method, results)) { $0["shift_cosine"]! } }
-    func accuracy(_ method: Normalization) -> Double { tables(method, results).spread(\.finalAccuracy).median }
+    func cosine(_ method: Normalization) -> Double { mean(result(method, results)) { $0["shift_cosine"]! } }
+    func accuracy(_ method: Normalization) -> Double { result(method, results).tables.spread(\.finalAccuracy).median }
     func charts(_ column: String, _ title: String, _ axis: Chart.Axis) -> Chart {
       Chart(
         "convolutional-\(column.split(separator: "_").joined(separator: "-"))", title: title, x: .steps, y: axis,

@@ -55,8 +55,8 @@ public struct LandscapeExperiment: Experiment {
       (seeds, steps, linearSteps, measurements) = (2, 500, 1000, 30)
       (convolutions, width, halvesImages, batchSize, linearExamples, testImages) = (6, 8, true, 32, 128, 1000)
     case .full:
-      (seeds, steps, linearSteps, measurements) = (3, 2000, 2000, 50)
-      (convolutions, width, halvesImages, batchSize, linearExamples, testImages) = (9, 16, true, 64, 500, 10_000)
+      (seeds, steps, linearSteps, measurements) = (3, 2000, 2000, 40)
+      (convolutions, width, halvesImages, batchSize, linearExamples, testImages) = (9, 16, true, 32, 256, 2000)
     }
   }
 
@@ -238,7 +238,7 @@ public struct LandscapeExperiment: Experiment {
 
   public func findings(from data: ExperimentData, seed: UInt64, _ work: ExperimentWork) throws -> [Finding] {
     func tables(
-      _ kind: String, cost: Double, rate: (Normalization) throws -> Double,
+      _ kind: String, steps: Int, cost: Double, rate: (Normalization) throws -> Double,
       _ body: (Normalization, Double, UInt64, (Double) throws -> Void) throws -> ExperimentTable
     ) throws -> [Result] {
       try methods.map { method in
@@ -251,17 +251,21 @@ public struct LandscapeExperiment: Experiment {
             cost: cost
           ) { try body(method, rate, own, $0) }
         }
-        return Result(method: method, rate: rate, tables: tables)
+        return Result(method: method, rate: rate, steps: steps, tables: tables)
       }
     }
-    let convolutional = try tables("convolutional", cost: cost(convolutional: data), rate: { _ in Self.rate }) {
+    let convolutional = try tables(
+      "convolutional", steps: steps, cost: cost(convolutional: data), rate: { _ in Self.rate }
+    ) {
       try self.convolutional($0, data, seed: $2, progress: $3)
     }
     let linear = try LinearStart.allCases.map { start in
       let (plain, batch) = (
         try linearRate(.none, start, seed: seed, work), try linearRate(.batch, start, seed: seed, work)
       )
-      return try tables(start.rawValue, cost: linearCost.measuring, rate: { $0 == .none ? plain : batch }) {
+      return try tables(
+        start.rawValue, steps: linearSteps, cost: linearCost.measuring, rate: { $0 == .none ? plain : batch }
+      ) {
         try self.linear($0, start, rate: $1, seed: $2, progress: $3)
       }
     }
@@ -272,6 +276,8 @@ public struct LandscapeExperiment: Experiment {
   struct Result {
     let method: Normalization
     let rate: Double
+    /// Of each training.
+    let steps: Int
     let tables: [ExperimentTable]
   }
 }

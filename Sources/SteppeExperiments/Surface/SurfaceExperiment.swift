@@ -29,7 +29,7 @@ public struct SurfaceExperiment: Experiment {
     switch preset {
     case .tiny: (seeds, limit, trainingSteps, places, images) = (1, 2000, 20, 3, 50)
     case .quick: (seeds, limit, trainingSteps, places, images) = (3, 200_000, 2000, 21, 1000)
-    case .full: (seeds, limit, trainingSteps, places, images) = (10, 1_000_000, 20_000, 51, 5000)
+    case .full: (seeds, limit, trainingSteps, places, images) = (10, 200_000, 20_000, 41, 5000)
     }
   }
 
