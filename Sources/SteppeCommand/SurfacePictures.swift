@@ -75,7 +75,7 @@ struct SurfacePictures {
   /// The loss by step, of each method on both surfaces.
   func drawLosses(_ paths: ExperimentTable, limit: Double) throws(Failure) {
     var (blocks, curves): ([String], [String]) = ([], [])
-    for (name, dash) in [("raw", 1), ("standardized", 2)] {
+    for (name, dash) in [("raw", "1"), ("standardized", "(5,3)")] {
       for method in DescentMethod.allCases {
         let own = paths.filtered("surface", name).filtered("method", method.rawValue)
         blocks.append(data(own, ["step", "loss"], as: "\(name)_\(method.id)"))

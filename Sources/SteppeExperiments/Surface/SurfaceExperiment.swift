@@ -124,7 +124,7 @@ public struct SurfaceExperiment: Experiment {
   }
 
   /// Gradient descent on the raw surface takes nearly all steps.
-  private var linearCost: Double { Double(limit) * 60e-6 }
+  private var linearCost: Double { Double(limit) * 25e-6 }
 
   private func networkCost(_ data: ExperimentData) -> Double {
     let step = { Self.design(.batch).stepCost(data.training.featureShape, batchSize: $0) }
