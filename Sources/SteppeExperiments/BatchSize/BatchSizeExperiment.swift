@@ -39,9 +39,9 @@ public struct BatchSizeExperiment: MethodExperiment {
       (width, halvesImages, momenta) = (8, true, [0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, nil])
       (momentumSteps, trueImages) = (300, 5000)
     case .full:
-      (seeds, batchSizes, seen, testImages) = (2, [2, 4, 8, 16, 32, 64, 128, 256], 60_000, 10_000)
+      (seeds, batchSizes, seen, testImages) = (2, [2, 4, 8, 16, 32, 64, 128, 256], 40_000, 5000)
       (width, halvesImages, momenta) = (8, true, [0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, nil])
-      (momentumSteps, trueImages) = (1500, 20_000)
+      (momentumSteps, trueImages) = (1000, 10_000)
     }
   }
 

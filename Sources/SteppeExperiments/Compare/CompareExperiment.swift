@@ -49,7 +49,7 @@ public struct CompareExperiment: Experiment {
       (halvesImages, depths, mostDepthSeeds) = (true, [6, 12, 24], 2)
     case .full:
       (seeds, records, testImages, width) = (3, 40, 2000, 8)
-      (sigmoidSteps, convolutionSteps, optimizerSteps, depthSteps) = (50_000, 4000, 4000, 1000)
+      (sigmoidSteps, convolutionSteps, optimizerSteps, depthSteps) = (50_000, 4000, 3000, 800)
       (halvesImages, depths, mostDepthSeeds) = (false, [6, 12, 24], 2)
     }
   }

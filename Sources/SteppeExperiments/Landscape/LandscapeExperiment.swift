@@ -53,7 +53,7 @@ public struct LandscapeExperiment: MethodExperiment {
       (seeds, steps, linearSteps, measurements) = (2, 500, 1000, 30)
       (convolutions, width, halvesImages, batchSize, linearExamples, testImages) = (6, 8, true, 32, 128, 1000)
     case .full:
-      (seeds, steps, linearSteps, measurements) = (3, 2000, 2000, 40)
+      (seeds, steps, linearSteps, measurements) = (2, 2000, 2000, 40)
       (convolutions, width, halvesImages, batchSize, linearExamples, testImages) = (9, 16, true, 32, 256, 2000)
     }
   }
