@@ -65,7 +65,7 @@ struct SurfacePictures {
           set border 3 linecolor rgb '#555555'
           set tics nomirror out
           set key below maxcols 2 samplen 2
-          set xlabel 'w₁ (small feature)'
+          set xlabel 'w₁ (small feature)' offset 0,0.5
           set ylabel 'w₂ (large feature)'
           \(panels.joined(separator: "\n"))
           unset multiplot

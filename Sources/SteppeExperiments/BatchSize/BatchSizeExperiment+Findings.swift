@@ -139,7 +139,7 @@ extension BatchSizeExperiment {
   }
 
   func averagesFinding(_ rows: ExperimentTable) -> Finding {
-    let styles: [Chart.Style] = [.init(.vermilion), .init(.blue)]
+    let styles: [Chart.Style] = [.init(.blue, dash: .short), .init(.blue)]
     func spread(_ momentum: Double?, _ batch: Int, _ column: String) -> Spread? {
       let own = rows.filtered("momentum", momentum.map { "\($0)" } ?? "cumulative").filtered("batch", batch)
       return Spread(own.numbers(column).filter(\.isFinite))

@@ -168,10 +168,16 @@ public struct ReportPage: Sendable {
     return numbers.count == 4 && numbers[2] > 800
   }
 
+  /// `text` as HTML, in which a number stays together with its thousands and its per cent.
   package static func escaped(_ text: String) -> String {
     var result = ""
-    for character in text {
+    let characters = Array(text)
+    for (index, character) in characters.enumerated() {
       switch character {
+      case " "
+      where index > 0 && index + 1 < characters.count && characters[index - 1].isNumber
+        && (characters[index + 1].isNumber || characters[index + 1] == "%"):
+        result += "\u{A0}"
       case "&": result += "&amp;"
       case "<": result += "&lt;"
       case ">": result += "&gt;"
@@ -226,18 +232,18 @@ public struct ReportPage: Sendable {
     .picture svg { display: block; width: 100%; min-width: 26rem; height: auto; }
     .wide { grid-column: 1 / -1; } .wide svg { min-width: 44rem; }
     .missing { padding: 1rem; color: #5b6472; }
-    .beside { display: grid; grid-template-columns: minmax(0, 3fr) minmax(14rem, 1fr); gap: 1.5rem; align-items: start; margin: 1rem 0; }
-    aside { border-left: 3px solid var(--line); padding-left: 1rem; font-size: .9rem; } aside p { margin: 0; }
-    .scroll { overflow-x: auto; }
+    .beside { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: start; margin: 1rem 0; }
+    aside { flex: 1 1 16rem; border-left: 3px solid var(--line); padding-left: 1rem; font-size: .9rem; } aside p { margin: 0; }
+    .scroll { flex: 0 1 auto; max-width: 100%; overflow-x: auto; }
     table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
     th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
     td { white-space: nowrap; } th:first-child { text-align: left; } thead th { vertical-align: bottom; color: var(--soft); font-weight: 600; }
     tbody th { font-weight: 500; white-space: nowrap; }
-    @media (max-width: 50rem) { .beside { grid-template-columns: minmax(0, 1fr); } dl div { flex-wrap: wrap; gap: 0 .75rem; } }
+    @media (max-width: 50rem) { dl div { flex-wrap: wrap; gap: 0 .75rem; } }
     @media print { :root { --paper: #fff; --ink: #000; --soft: #444; --line: #bbb; --card: #fff; --link: #000;
       --yes: #00513b; --part: #6b4600; --no: #7d2e00; }
       body { max-width: none; padding: 0; font-size: 9.5pt; } .scroll, .picture { overflow: visible; } .picture svg, .wide svg { min-width: 0; }
-      .beside { grid-template-columns: minmax(0, 1fr); } table { font-size: 8pt; }
+      .beside { display: block; } table { font-size: 8pt; }
       th, td { padding: .15rem .35rem; } tbody th, td { white-space: normal; }
       figure, table, .checks li { break-inside: avoid; } h2, h3 { break-after: avoid; } nav { display: none; } a { text-decoration: none; } }
 
