@@ -4,6 +4,8 @@ extension LandscapeExperiment {
   /// What is said of one of the two networks.
   struct Kind {
     let name: String
+    /// As pictures call it.
+    let network: String
     let title: String
     let question: String
     let published: String
@@ -18,7 +20,7 @@ extension LandscapeExperiment {
 
   var convolutionalKind: Kind {
     Kind(
-      name: "convolutional", title: "The landscape along training",
+      name: "convolutional", network: "\(convolutions) convolutions", title: "The landscape along training",
       question:
         "Is the surface more level where the network with batch norm walks: does the loss change less along a step, and does the "
         + "gradient keep its word?",
@@ -38,7 +40,7 @@ extension LandscapeExperiment {
       case .steep: "weights of variance 2/\(Self.linearWidth), with which each layer doubles the variance"
       }
     return Kind(
-      name: start.rawValue,
+      name: start.rawValue, network: "\(Self.linearLayers) linear layers, \(start.rawValue) weights",
       title: start == .level
         ? "A deep linear network from level weights" : "A deep linear network from steep weights",
       question: start == .level
@@ -112,15 +114,15 @@ extension LandscapeExperiment {
   func landscapeFinding(_ results: [Result], _ kind: Kind) -> Finding {
     let hasAccuracy = kind.name == convolutionalKind.name
     let loss = Chart(
-      "\(kind.name)-loss", title: "Loss along the gradient, ½ to 4 times the step", x: .steps,
+      "\(kind.name)-loss", title: "Loss along the gradient, ½ to 4 times the step: \(kind.network)", x: .steps,
       y: .init(hasAccuracy ? "cross-entropy (nats)" : "mean squared error", base: hasAccuracy ? nil : 10),
       series: bands(results, "loss_least", "loss_greatest", "loss"))
     let change = Chart(
-      "\(kind.name)-gradient", title: "Change of the gradient along itself", x: .steps,
+      "\(kind.name)-gradient", title: "Change of the gradient along itself: \(kind.network)", x: .steps,
       y: .init("‖∇L(w) − ∇L(w − sη∇L)‖₂", base: 10),
       series: bands(results, "change_least", "change_greatest", nil))
     let smoothness = Chart(
-      "\(kind.name)-smoothness", title: "Effective β-smoothness", x: .steps,
+      "\(kind.name)-smoothness", title: "Effective β-smoothness: \(kind.network)", x: .steps,
       y: .init("greatest change of the gradient by distance", base: 10),
       series: results.map { Chart.Series($0.method.title, $0.method.style, $0.tables, x: "step", y: "smoothness") })
     let measures: [(name: String, value: ([String: Double]) -> Double)] = [
