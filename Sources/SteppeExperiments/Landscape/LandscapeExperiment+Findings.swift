@@ -213,10 +213,12 @@ extension LandscapeExperiment {
           "\(text(training(.noisyBatch))) against \(text(training(.batch)))",
           holds: (training(.noisyBatch)?.median ?? 0) >= (training(.batch)?.median ?? 1) - 0.02),
         .init(
-          "… and ends within 2 points of batch norm’s accuracy on test images",
-          "\(percentage(accuracy(.noisyBatch))) against \(percentage(accuracy(.batch))) by running averages, "
-            + "\(text(reestimated(.noisyBatch))) against \(text(reestimated(.batch))) by statistics without noise",
+          "… and ends within 2 points of batch norm’s accuracy on test images, by running averages",
+          "\(percentage(accuracy(.noisyBatch))) against \(percentage(accuracy(.batch)))",
           holds: accuracy(.noisyBatch) >= accuracy(.batch) - 0.02),
+        .init(
+          "… or by statistics without noise", "\(text(reestimated(.noisyBatch))) against \(text(reestimated(.batch)))",
+          holds: (reestimated(.noisyBatch)?.median ?? 0) >= (reestimated(.batch)?.median ?? 1) - 0.02),
       ]
     }
     for method in [Normalization.l1, .lInfinity] where present.contains(method) {
