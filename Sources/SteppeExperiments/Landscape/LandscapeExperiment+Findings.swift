@@ -209,7 +209,7 @@ extension LandscapeExperiment {
             + "\(threeDigits(distance(.none)))",
           holds: cosine(.noisyBatch) < cosine(.none) && distance(.noisyBatch) > distance(.none)),
         .init(
-          "… and trains about as well: within 2 points of batch norm’s accuracy on the last tenth’s training batches",
+          "… and trains within 2 points of batch norm’s accuracy on the training batches of the last tenth",
           "\(text(training(.noisyBatch))) against \(text(training(.batch)))",
           holds: (training(.noisyBatch)?.median ?? 0) >= (training(.batch)?.median ?? 1) - 0.02),
         .init(
