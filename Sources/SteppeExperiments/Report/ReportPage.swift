@@ -168,6 +168,11 @@ public struct ReportPage: Sendable {
     return numbers.count == 4 && numbers[2] > 800
   }
 
+  /// Whether a space between two characters is part of a number.
+  private static func belongs(_ before: Character, _ after: Character) -> Bool {
+    before.isNumber && (after.isNumber || after == "%") || before == "×" && after.isNumber
+  }
+
   /// `text` as HTML, in which a number stays together with its thousands and its per cent.
   package static func escaped(_ text: String) -> String {
     var result = ""
@@ -175,8 +180,7 @@ public struct ReportPage: Sendable {
     for (index, character) in characters.enumerated() {
       switch character {
       case " "
-      where index > 0 && index + 1 < characters.count && characters[index - 1].isNumber
-        && (characters[index + 1].isNumber || characters[index + 1] == "%"):
+      where index > 0 && index + 1 < characters.count && Self.belongs(characters[index - 1], characters[index + 1]):
         result += "\u{A0}"
       case "&": result += "&amp;"
       case "<": result += "&lt;"
