@@ -247,9 +247,10 @@ public struct ReportPage: Sendable {
     @media print { :root { --paper: #fff; --ink: #000; --soft: #444; --line: #bbb; --card: #fff; --link: #000;
       --yes: #00513b; --part: #6b4600; --no: #7d2e00; }
       body { max-width: none; padding: 0; font-size: 9.5pt; } .scroll, .picture { overflow: visible; } .picture svg, .wide svg { min-width: 0; }
-      .beside { display: block; } table { font-size: 8pt; }
+      .beside { display: block; } aside { margin-top: .5rem; } table { font-size: 8pt; }
+      .figures { grid-template-columns: repeat(2, minmax(0, 1fr)); } .question { break-after: avoid; }
       th, td { padding: .15rem .35rem; } tbody th, td { white-space: normal; }
-      figure, table, .checks li { break-inside: avoid; } h2, h3 { break-after: avoid; } nav { display: none; } a { text-decoration: none; } }
+      figure, table, .question, aside, .checks li { break-inside: avoid; } h2, h3 { break-after: avoid; } nav { display: none; } a { text-decoration: none; } }
 
     """
 }
