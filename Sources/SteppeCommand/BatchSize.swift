@@ -19,20 +19,9 @@ struct BatchSize: ParsableCommand {
         steppe batchsize --methods group,none --seeds 5 --output some
       """)
 
-  @Option(
-    help: ArgumentHelp(
-      "What is trained beside batch: \(BatchSizeExperiment.allMethods.map(\.rawValue).joined(separator: ", ")). (default: all)",
-      valueName: "methods"))
-  var methods: Choices<Normalization>?
-
+  @OptionGroup var methods: MethodOptions<BatchSizeExperiment>
   @OptionGroup var options: ExperimentOptions
   @OptionGroup var output: OutputOptions
 
-  func validate() throws { try methods?.check("--methods", among: BatchSizeExperiment.allMethods) }
-
-  func run() throws {
-    var experiment = BatchSizeExperiment(options.preset)
-    experiment.methods = methods?.values ?? experiment.methods
-    try options.run(experiment, output, arguments: methods.map { ["--methods", $0.text] } ?? [])
-  }
+  func run() throws { try methods.run(options, output) }
 }

@@ -44,7 +44,7 @@ enum ConfusionPicture {
           \(fields.joined(separator: "\n"))
           END
           unset key
-          set title \(Gnuplot.quoted("\(grouped(confusion.total)) images, accuracy \(percent(confusion.accuracy))")) noenhanced
+          set title \(Gnuplot.quoted("\(grouped(confusion.total)) images, accuracy \(percentage(confusion.accuracy, digits: 2))")) noenhanced
           set palette defined (0 '#ffffff', 1 '#f1f6fa', 20 '#b4d3e8', 60 '\(Gnuplot.Colors.training)', 100 '#00304d')
           set cbrange [0:100]
           set cblabel 'share of the class (%)'

@@ -66,16 +66,24 @@ extension Dataset {
   var asRows: Dataset { withFeatureShape([featureShape.reduce(1, *)]) }
 }
 
-struct DataOptions: ParsableArguments {
+/// A person's own files to train with.
+struct OwnTrainingFiles: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "A data set known by name, fashion-mnist, or a table of comma-separated values. (default: fashion-mnist, where no files are given)",
-      valueName: "name or file"))
-  var data: String?
+      "Own images to train with, in IDX (also gzip) or NPY; bytes are divided by 255.", valueName: "file"))
+  var trainImages: String?
 
-  /// The table that was chosen.
-  var table: String? { data == DataName.fashionMNIST.rawValue ? nil : data }
+  @Option(help: ArgumentHelp("The labels of the training images: integers from 0 in IDX or NPY.", valueName: "file"))
+  var trainLabels: String?
 
+  func validate() throws { try checkPair("train", trainImages, trainLabels) }
+
+  /// Nil where none were chosen.
+  var files: DataSelection.Files? { .init(images: trainImages, labels: trainLabels) }
+}
+
+/// The files to test with.
+struct TestFiles: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "The folder of Fashion-MNIST's four files. (default: /usr/share/datasets/fashion-mnist)", valueName: "folder"))
@@ -89,26 +97,56 @@ struct DataOptions: ParsableArguments {
   @Option(help: ArgumentHelp("The labels of the test images: integers from 0 in IDX or NPY.", valueName: "file"))
   var testLabels: String?
 
-  func validate() throws {
-    if (testImages == nil) != (testLabels == nil) {
-      throw ValidationError("--test-images and --test-labels go together: expected both, found one")
+  func validate() throws { try checkPair("test", testImages, testLabels) }
+
+  /// Nil where none were chosen.
+  var files: DataSelection.Files? { .init(images: testImages, labels: testLabels) }
+
+  /// Refuses own files to test with without those to train with.
+  static func check(_ test: DataSelection.Files?, beside training: DataSelection.Files?) throws {
+    if test != nil, training == nil {
+      throw ValidationError("--test-images: expected --train-images and --train-labels beside it, found neither")
     }
   }
+}
+
+private func checkPair(_ name: String, _ images: String?, _ labels: String?) throws {
+  if (images == nil) != (labels == nil) {
+    throw ValidationError("--\(name)-images and --\(name)-labels go together: expected both, found one")
+  }
+}
+
+extension DataSelection.Files {
+  fileprivate init?(images: String?, labels: String?) {
+    guard let images, let labels else { return nil }
+    (self.images, self.labels) = (images, labels)
+  }
+}
+
+struct DataOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "A data set known by name, fashion-mnist, or a table of comma-separated values. (default: fashion-mnist, where no files are given)",
+      valueName: "name or file"))
+  var data: String?
+
+  @OptionGroup var test: TestFiles
+
+  /// The table that was chosen.
+  var table: String? { data == DataName.fashionMNIST.rawValue ? nil : data }
 
   /// The chosen data beside `training`, a person's own training files.
   func selection(training: DataSelection.Files? = nil) throws -> DataSelection {
-    var test: DataSelection.Files?
-    if let testImages, let testLabels { test = .init(images: testImages, labels: testLabels) }
-    if training != nil || test != nil, data != nil || dataFolder != nil {
+    if training != nil || test.files != nil, data != nil || test.dataFolder != nil {
       throw ValidationError(
         "--data and --data-folder choose Fashion-MNIST or a table: expected either these or own files, found both")
     }
-    if table != nil, dataFolder != nil {
+    if table != nil, test.dataFolder != nil {
       throw ValidationError("--data-folder: expected Fashion-MNIST as --data, found a table")
     }
-    return DataSelection(folder: dataFolder, training: training, test: test)
+    return DataSelection(folder: test.dataFolder, training: training, test: test.files)
   }
 
   /// Whether anything was chosen.
-  var isEmpty: Bool { data == nil && dataFolder == nil && testImages == nil && testLabels == nil }
+  var isEmpty: Bool { data == nil && test.dataFolder == nil && test.files == nil }
 }

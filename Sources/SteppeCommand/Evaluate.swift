@@ -96,14 +96,14 @@ struct Evaluate: ParsableCommand {
       list([
         ["model", "\(specification.summary), folded for inference"],
         [specification.table == nil ? "images" : "rows", grouped(result.confusion.total)],
-        ["accuracy", percent(result.accuracy)], ["loss", fixed(result.loss, 4)],
+        ["accuracy", percentage(result.accuracy, digits: 2)], ["loss", fixed(result.loss, 4)],
       ]))
     print("\n" + classTable(result.confusion, specification))
     if let output { try write(result.confusion, specification, to: output) }
   }
 
   private func classTable(_ confusion: ConfusionMatrix, _ specification: ModelSpecification) -> String {
-    func cell(_ share: Double) -> String { share.isNaN ? "-" : percent(share) }
+    func cell(_ share: Double) -> String { share.isNaN ? "-" : percentage(share, digits: 2) }
     let rows = (0..<confusion.classes).map { index in
       [
         specification.name(ofClass: index), cell(confusion.precision(of: index)), cell(confusion.recall(of: index)),

@@ -19,24 +19,10 @@ struct ExperimentOptions: ParsableArguments {
   @Option(help: ArgumentHelp("Repetitions, from the seed on. (default: as the preset has it)", valueName: "count"))
   var seeds: Int?
 
-  @Option(
-    help: ArgumentHelp(
-      "The folder of Fashion-MNIST's four files. (default: /usr/share/datasets/fashion-mnist)", valueName: "folder"))
-  var dataFolder: String?
+  @OptionGroup(title: "Data (of own images without others to test with the last fifth is kept for that)")
+  var own: OwnTrainingFiles
 
-  @Option(help: ArgumentHelp("Own images in its place, in IDX (also gzip) or NPY.", valueName: "file"))
-  var trainImages: String?
-
-  @Option(help: ArgumentHelp("Their labels: integers from 0 in IDX or NPY.", valueName: "file"))
-  var trainLabels: String?
-
-  @Option(
-    help: ArgumentHelp(
-      "Own images to test with. (default: the last fifth of the own training images)", valueName: "file"))
-  var testImages: String?
-
-  @Option(help: ArgumentHelp("Their labels.", valueName: "file"))
-  var testLabels: String?
+  @OptionGroup var test: TestFiles
 
   @OptionGroup var threads: ThreadOptions
 
@@ -44,14 +30,8 @@ struct ExperimentOptions: ParsableArguments {
 
   func validate() throws {
     if let seeds, !(1...1000).contains(seeds) { throw ValidationError("--seeds: expected 1 … 1000, found \(seeds)") }
-    for (name, images, labels) in [("train", trainImages, trainLabels), ("test", testImages, testLabels)]
-    where (images == nil) != (labels == nil) {
-      throw ValidationError("--\(name)-images and --\(name)-labels go together: expected both, found one")
-    }
-    if testImages != nil, trainImages == nil {
-      throw ValidationError("--test-images: expected --train-images and --train-labels beside it, found neither")
-    }
-    if trainImages != nil, dataFolder != nil {
+    try TestFiles.check(test.files, beside: own.files)
+    if own.files != nil, test.dataFolder != nil {
       throw ValidationError("--data-folder chooses Fashion-MNIST: expected either it or own files, found both")
     }
     if seed > UInt64(Int32.max) { throw ValidationError("--seed: expected at most \(Int32.max), found \(seed)") }
@@ -62,8 +42,8 @@ struct ExperimentOptions: ParsableArguments {
     var words = ["--preset", preset.rawValue, "--seed", "\(seed)"]
     if let seeds { words += ["--seeds", "\(seeds)"] }
     for (name, value) in [
-      ("data-folder", dataFolder), ("train-images", trainImages), ("train-labels", trainLabels),
-      ("test-images", testImages), ("test-labels", testLabels),
+      ("data-folder", test.dataFolder), ("train-images", own.trainImages), ("train-labels", own.trainLabels),
+      ("test-images", test.testImages), ("test-labels", test.testLabels),
     ] {
       if let value { words += ["--\(name)", shellQuoted(value)] }
     }
@@ -73,18 +53,15 @@ struct ExperimentOptions: ParsableArguments {
 
   /// Reads the data.
   func data() throws -> ExperimentData {
-    func files(_ images: String?, _ labels: String?) -> DataSelection.Files? {
-      images.flatMap { images in labels.map { DataSelection.Files(images: images, labels: $0) } }
-    }
-    let selection = DataSelection(
-      folder: dataFolder, training: files(trainImages, trainLabels), test: files(testImages, testLabels))
+    let selection = DataSelection(folder: test.dataFolder, training: own.files, test: test.files)
     let training = try selection.trainingExamples(classes: nil)
     return try ExperimentData(training: training, test: try selection.testExamples(classes: training.classes))
   }
 
   /// The data by which an experiment is known.
   var dataName: String {
-    [trainImages ?? dataFolder ?? DataName.fashionMNIST.rawValue, testImages].compactMap { $0 }.joined(separator: " ")
+    [own.trainImages ?? test.dataFolder ?? DataName.fashionMNIST.rawValue, test.testImages].compactMap { $0 }.joined(
+      separator: " ")
   }
 
   /// `experiment` as the options have it.
@@ -100,6 +77,24 @@ struct ExperimentOptions: ParsableArguments {
       ("preset", preset.rawValue), ("seed", "\(seed)"), ("seeds", seeds.map { "\($0)" } ?? "as the preset has it"),
       ("data", dataName), ("threads", "\(Parallel.threadCount)"), ("version", SteppeVersion.current),
     ]
+  }
+}
+
+/// What an experiment that measures several normalizations takes beside.
+struct MethodOptions<Measured: MethodExperiment>: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "What is measured: \(Measured.allMethods.map(\.rawValue).joined(separator: ", ")); \(Measured.alwaysMeasured.map(\.rawValue).joined(separator: " and ")) always. (default: all)",
+      valueName: "methods"))
+  var methods: Choices<Normalization>?
+
+  func validate() throws { try methods?.check("--methods", among: Measured.allMethods) }
+
+  /// Runs the experiment as a command of its own.
+  func run(_ options: ExperimentOptions, _ output: OutputOptions) throws {
+    var experiment = Measured(options.preset)
+    experiment.methods = methods?.values ?? experiment.methods
+    try options.run(experiment, output, arguments: methods.map { ["--methods", $0.text] } ?? [])
   }
 }
 

@@ -1,8 +1,5 @@
 import SteppeExperiments
 
-/// A share of 1 as a percentage with two digits after the point, `98.76 %`.
-func percent(_ share: Double) -> String { fixed(100 * share, 2) + " %" }
-
 /// Hours, minutes and seconds, `1:02:03` or `2:03`.
 func duration(_ seconds: Double) -> String {
   let whole = Int(seconds.rounded())

@@ -18,20 +18,9 @@ struct Landscape: ParsableCommand {
         steppe landscape --methods noisy-batch --seeds 3 --output noisy
       """)
 
-  @Option(
-    help: ArgumentHelp(
-      "What is measured beside none and batch: \(LandscapeExperiment.allMethods.map(\.rawValue).joined(separator: ", ")). (default: all)",
-      valueName: "methods"))
-  var methods: Choices<Normalization>?
-
+  @OptionGroup var methods: MethodOptions<LandscapeExperiment>
   @OptionGroup var options: ExperimentOptions
   @OptionGroup var output: OutputOptions
 
-  func validate() throws { try methods?.check("--methods", among: LandscapeExperiment.allMethods) }
-
-  func run() throws {
-    var experiment = LandscapeExperiment(options.preset)
-    experiment.methods = methods?.values ?? experiment.methods
-    try options.run(experiment, output, arguments: methods.map { ["--methods", $0.text] } ?? [])
-  }
+  func run() throws { try methods.run(options, output) }
 }

@@ -341,7 +341,7 @@ private struct PassProgress {
     let share = Double(progress.bytes) / Double(max(progress.totalBytes, 1))
     let rate = Double(progress.bytes) / seconds
     return [
-      "\(title) \(percent(share))", "\(grouped(progress.rows)) rows", "\(byteCount(Int(rate)))/s",
+      "\(title) \(percentage(share, digits: 2))", "\(grouped(progress.rows)) rows", "\(byteCount(Int(rate)))/s",
       "\(duration(Double(progress.totalBytes - progress.bytes) / max(rate, 1))) left",
     ].joined(separator: "  ")
   }

@@ -35,7 +35,7 @@ struct Report: ParsableCommand {
       folder of its own beside the page.
 
       A report that was stopped goes on by the same command: finished runs are kept and not run again. The quick preset \
-      takes some minutes on two cores, the full one up to two hours.
+      takes about six minutes on two cores, the full one three quarters of an hour.
 
       Examples:
         steppe report --output report

@@ -20,29 +20,19 @@ struct SurfacePictures {
       let own = paths.filtered("surface", name)
       let window = window(own.numbers("w1") + [end[0]], own.numbers("w2") + [end[1]])
       // Each contour is a third of the one before it.
-      let levels = (0..<12).map { "\(surface.loss(start) * pow(3, -Double($0)))" }.joined(separator: ",")
-      blocks.append(
-        """
-        f(x,y) = 0.5*(\(hessian[0, 0])*(x-\(end[0]))**2 + 2*\(hessian[0, 1])*(x-\(end[0]))*(y-\(end[1])) \
-        + \(hessian[1, 1])*(y-\(end[1]))**2)
-        set xrange [\(window.x.lowerBound):\(window.x.upperBound)]
-        set yrange [\(window.y.lowerBound):\(window.y.upperBound)]
-        set contour base
-        unset surface
-        set isosamples 500,500
-        set cntrparam levels discrete \(levels)
-        set table $\(name)
-        splot f(x,y)
-        unset table
-        unset contour
-        """)
+      let contours = (0..<12).map { contour(surface.loss(start) * pow(3, -Double($0)), hessian, around: end) }
+      blocks.append("$\(name) << END\n\(contours.joined(separator: "\n\n"))\nEND")
       for method in DescentMethod.allCases {
         blocks.append(data(own.filtered("method", method.rawValue), ["w1", "w2"], as: "\(name)_\(method.id)"))
       }
-      let ways = DescentMethod.allCases.map { method in
+      // Marks on the first steps alone, since thousands would hide the way.
+      let ways = DescentMethod.allCases.flatMap { method in
         let steps = own.filtered("method", method.rawValue).fields("step").last!
-        return "$\(name)_\(method.id) using 1:2 with linespoints linewidth 1.5 pointtype 7 pointsize 0.35 "
-          + "linecolor rgb '\(method.color.rawValue)' title '\(method.rawValue), \(grouped(Int(steps)!)) steps'"
+        let (block, color) = ("$\(name)_\(method.id)", "linecolor rgb '\(method.color.rawValue)'")
+        return [
+          "\(block) using 1:2 with lines linewidth 1.5 \(color) title '\(method.rawValue), \(grouped(Int(steps)!)) steps'",
+          "\(block) using 1:2 every ::::50 with points pointtype 7 pointsize 0.35 \(color) notitle",
+        ]
       }
       panels.append(
         """
@@ -62,20 +52,34 @@ struct SurfacePictures {
           \(blocks.joined(separator: "\n"))
           set multiplot layout 1,2 title 'The error surface of y = w₁x₁ + w₂x₂, and the ways down it' noenhanced
           set size ratio -1
+          set clip two
           set border 3 linecolor rgb '#555555'
           set tics nomirror out
           set key below maxcols 2 samplen 2
-          set xlabel 'w₁ (small feature)'
+          set xlabel 'w₁ (small feature)' offset 0,0.5
           set ylabel 'w₂ (large feature)'
           \(panels.joined(separator: "\n"))
           unset multiplot
           """))
   }
 
+  /// The places where ½·dᵀHd, for distances d from `center`, is `loss`: with H = LLᵀ an ellipse d = √(2·loss)·L⁻ᵀu for u on the unit circle.
+  private func contour(_ loss: Double, _ hessian: Tensor<Double>, around center: [Double]) -> String {
+    let first = hessian[0, 0].squareRoot()
+    let below = hessian[0, 1] / first
+    let second = (hessian[1, 1] - below * below).squareRoot()
+    return (0...180).map { index in
+      let (angle, size) = (2 * Double.pi * Double(index) / 180, (2 * loss).squareRoot())
+      let y = size * sin(angle) / second
+      let x = (size * cos(angle) - below * y) / first
+      return "\(center[0] + x) \(center[1] + y)"
+    }.joined(separator: "\n")
+  }
+
   /// The loss by step, of each method on both surfaces.
   func drawLosses(_ paths: ExperimentTable, limit: Double) throws(Failure) {
     var (blocks, curves): ([String], [String]) = ([], [])
-    for (name, dash) in [("raw", 1), ("standardized", 2)] {
+    for (name, dash) in [("raw", "1"), ("standardized", "(5,3)")] {
       for method in DescentMethod.allCases {
         let own = paths.filtered("surface", name).filtered("method", method.rawValue)
         blocks.append(data(own, ["step", "loss"], as: "\(name)_\(method.id)"))

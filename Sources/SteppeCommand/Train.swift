@@ -245,7 +245,7 @@ struct Train: ParsableCommand {
   /// A line in the middle of an epoch, with a bar where the terminal has room for one.
   private static func text(_ progress: TrainingProgress, isRegression: Bool) -> String {
     var parts = ["epoch \(progress.epoch)/\(progress.epochs)", "loss \(fixed(progress.loss, 4))"]
-    if !isRegression { parts.append("accuracy \(percent(progress.accuracy))") }
+    if !isRegression { parts.append("accuracy \(percentage(progress.accuracy, digits: 2))") }
     parts += [
       "\(grouped(Int(progress.samplesPerSecond))) samples/s",
       "\(duration(progress.timeLeft)) left",
@@ -262,12 +262,12 @@ struct Train: ParsableCommand {
   /// A line at the end of an epoch.
   private static func text(_ epoch: EpochMetrics, _ progress: TrainingProgress) -> String {
     var parts = ["epoch \(epoch.epoch)/\(progress.epochs)", "loss \(fixed(epoch.loss, 4))"]
-    if let accuracy = epoch.accuracy { parts.append("accuracy \(percent(accuracy))") }
+    if let accuracy = epoch.accuracy { parts.append("accuracy \(percentage(accuracy, digits: 2))") }
     for (name, loss, accuracy) in [
       ("validation", epoch.validationLoss, epoch.validationAccuracy), ("test", epoch.testLoss, epoch.testAccuracy),
     ] {
       if let loss { parts.append("\(name) loss \(fixed(loss, 4))") }
-      if let accuracy { parts.append("\(name) accuracy \(percent(accuracy))") }
+      if let accuracy { parts.append("\(name) accuracy \(percentage(accuracy, digits: 2))") }
     }
     parts += [
       "\(fixed(epoch.seconds, 2)) s", "\(grouped(Int(epoch.samplesPerSecond))) samples/s",
@@ -301,7 +301,7 @@ struct Train: ParsableCommand {
       ("test", chosen?.testLoss, chosen?.testAccuracy),
     ] {
       if let loss, let accuracy {
-        results.append(["\(name) accuracy", "\(percent(accuracy))  (loss \(fixed(loss, 4)))"])
+        results.append(["\(name) accuracy", "\(percentage(accuracy, digits: 2))  (loss \(fixed(loss, 4)))"])
       } else if let loss, let target = examples.target {
         let error = loss.squareRoot() * target.statistics[0].deviation
         results.append(["\(name) error", "\(significant(error, 5)), root of the mean square  (loss \(fixed(loss, 4)))"])

@@ -5,13 +5,7 @@ import SteppeExperiments
 // The options are optional so that `--resume` can tell what was asked for from what was left open.
 
 struct OwnTrainingData: ParsableArguments {
-  @Option(
-    help: ArgumentHelp(
-      "Own images to train with, in IDX (also gzip) or NPY; bytes are divided by 255.", valueName: "file"))
-  var trainImages: String?
-
-  @Option(help: ArgumentHelp("The labels of the training images: integers from 0 in IDX or NPY.", valueName: "file"))
-  var trainLabels: String?
+  @OptionGroup var own: OwnTrainingFiles
 
   @Option(
     help: ArgumentHelp(
@@ -33,12 +27,9 @@ struct OwnTrainingData: ParsableArguments {
   var validationFraction: Double?
 
   func validate() throws {
-    if (trainImages == nil) != (trainLabels == nil) {
-      throw ValidationError("--train-images and --train-labels go together: expected both, found one")
-    }
     if let classes {
       try check("--classes", classes, RunConfiguration.sizes)
-      if trainImages == nil { throw ValidationError("--classes: goes with --train-images; Fashion-MNIST has 10") }
+      if own.files == nil { throw ValidationError("--classes: goes with --train-images; Fashion-MNIST has 10") }
     }
     if let validationFraction, !(0..<1).contains(validationFraction) {
       throw ValidationError("--validation-fraction: expected 0 or more and less than 1, found \(validationFraction)")
@@ -48,13 +39,10 @@ struct OwnTrainingData: ParsableArguments {
   func apply(
     _ test: DataOptions, _ table: TableTrainingOptions, to configuration: inout RunConfiguration
   ) throws {
-    var training: DataSelection.Files?
-    if let trainImages, let trainLabels { training = .init(images: trainImages, labels: trainLabels) }
+    let training = own.files
     if training != nil || !test.isEmpty { configuration.data = try test.selection(training: training) }
     if let table = try table.selection(test.table) { configuration.data.table = table }
-    if configuration.data.test != nil, configuration.data.training == nil {
-      throw ValidationError("--test-images: expected --train-images and --train-labels beside it, found neither")
-    }
+    try TestFiles.check(configuration.data.test, beside: configuration.data.training)
     if let classes { configuration.classes = classes }
     if let standardize { configuration.standardizes = standardize }
     if let validationFraction { configuration.validationFraction = validationFraction }

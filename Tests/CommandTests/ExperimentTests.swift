@@ -35,10 +35,11 @@ import Testing
       "landscape",
       [
         "convolutional-accuracy", "convolutional-gradient", "convolutional-loss", "convolutional-shift-cosine",
-        "convolutional-shift-distance", "convolutional-smoothness", "level-gradient", "level-loss", "level-smoothness",
-        "steep-gradient", "steep-loss", "steep-smoothness",
+        "convolutional-shift-distance", "convolutional-smoothness", "convolutional-training-accuracy", "level-gradient",
+        "level-loss", "level-smoothness", "steep-gradient", "steep-loss", "steep-smoothness",
       ], 4,
-      "step,loss,accuracy,loss_least,loss_greatest,change_least,change_greatest,smoothness,gradient_norm,shift_distance,shift_cosine"
+      "step,loss,accuracy,reestimated_accuracy,training_accuracy,loss_least,loss_greatest,change_least,change_greatest,smoothness,"
+        + "gradient_norm,shift_distance,shift_cosine"
     ),
     (
       "batchsize", ["batch-size", "evaluation", "momentum-deviation", "momentum-mean"], 3,
@@ -89,7 +90,7 @@ import Testing
       #expect(html.contains(words), "\(words)")
     }
     if !outcome.errors.contains("gnuplot' is not installed") {
-      #expect(count("<svg") == 28 && count("role=\"img\"") == 28)
+      #expect(count("<svg") == 29 && count("role=\"img\"") == 29)
     }
 
     // A part that is done is not done again, and one that is missing is.
@@ -112,20 +113,42 @@ import Testing
           + "landscape batchsize"), "\(other.errors)")
   }
 
-  @Test func anInterruptedExperimentGoesOn() throws {
+  /// What was done before an interruption, or before the process was killed, is not done again, and the tables are those of one go.
+  @Test(arguments: [SIGINT, SIGKILL])
+  func aStoppedExperimentGoesOn(signal: Int32) throws {
     let folder = try Folder.withData()
-    let command = try Command(
-      ["batchsize", "--preset", "quick", "--output", "run"] + Self.data + ["--methods", "none"], in: folder)
-    for _ in 0..<200 where !folder.exists("run/seconds.json") && command.process.isRunning { usleep(50_000) }
-    command.process.interrupt()
-    let outcome = try command.outcome()
-    if outcome.code == 140 {
-      #expect(outcome.errors.contains("what is done is kept in run, and the same command goes on: steppe batchsize"))
-    } else {
-      // Images of 8 × 8 are too small for the quick preset's network.
-      #expect(
-        outcome.code == 1 && outcome.errors.contains("expected images of at least 16 × 16 pixels"), "\(outcome.errors)")
+    func arguments(_ output: String) -> [String] {
+      ["compare"] + Self.tiny + ["--parts", "optimizers", "--seeds", "20", "--output", output]
     }
+    func tables(_ output: String) throws -> [String] { try names(folder, output, "-seed1.csv") }
+    func dates(_ names: [String]) throws -> [Date?] {
+      try names.map {
+        try FileManager.default.attributesOfItem(atPath: folder.path("run/\($0)"))[.modificationDate] as? Date
+      }
+    }
+    let command = try Command(arguments("run"), in: folder)
+    for _ in 0..<6000 where command.process.isRunning {
+      if folder.exists("run"), try tables("run").count >= 3 { break }
+      usleep(2000)
+    }
+    kill(command.process.processIdentifier, signal)
+    let stopped = try command.outcome()
+    if signal == SIGINT {
+      #expect(stopped.code == 128 + SIGINT)
+      #expect(
+        stopped.errors.contains("what is done is kept in run, and the same command goes on: steppe compare --parts"),
+        "\(stopped.errors)")
+    } else {
+      #expect(stopped.code == SIGKILL)
+    }
+    let kept = try tables("run")
+    let before = try dates(kept)
+    for output in ["run", "whole"] { #expect(try Command(arguments(output), in: folder).outcome().code == 0) }
+    let all = try names(folder, "whole", ".csv")
+    #expect(try kept.count >= 3 && kept.count < tables("whole").count)
+    #expect(try dates(kept) == before)
+    #expect(try names(folder, "run", ".csv") == all)
+    for table in all { #expect(try folder.bytes("run/\(table)") == folder.bytes("whole/\(table)"), "\(table)") }
   }
 
   @Test func whatDivergesIsDrawnAndNamed() throws {

@@ -11,7 +11,7 @@ import Testing
       "some-finding", title: "Less < more & \"all\"", question: "Is 1 < 2?",
       pictures: [Picture(chart, alternative: "A \"curve\" & more")],
       table: FindingTable(header: ["method", "accuracy"], rows: [["BN", "90 %"], ["<none>", "80 %"]]),
-      published: "None.",
+      published: "In 10 000 steps.",
       checks: checks.enumerated().map { .init("Claim \($0)", "1 < 2", holds: $1) }, note: "Note.")
   }
 
@@ -43,6 +43,7 @@ import Testing
     #expect(parser.parse(), "\(String(describing: parser.parserError)) in line \(parser.lineNumber)")
     for words in [
       "Less &lt; more &amp; &quot;all&quot;", "reproduced in part", "Is 1 &lt; 2?", "&lt;none&gt;", "a &amp; b",
+      "In 10\u{A0}000 steps", "90\u{A0}%",
       "1 min 15 s", "2 min 30 s", "No picture was drawn", "✓ yes", "✗ no", "prefers-color-scheme: dark", "@media print",
       "role=\"img\"", "lang=\"en\"", "A &quot;curve&quot; &amp; more</title>",
     ] {

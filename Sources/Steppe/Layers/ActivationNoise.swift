@@ -55,8 +55,8 @@ public final class ActivationNoise<Scalar: TensorScalar>: Layer {
     var channelShape = input.shape.map { _ in 1 }
     channelShape[axis] = input.shape[axis]
     let shifts = uniform(channelShape, -mean, mean) + uniform(input.shape, -jitter, jitter)
-    let spread = Tensor<Scalar>.randomNormal(
-      shape: input.shape, standardDeviation: Scalar(jitter), using: &generator)
+    let spread = Tensor<Scalar>.randomNormalRuns(
+      shape: input.shape, standardDeviation: jitter, using: &generator)
     let factors = uniform(channelShape, 1, scale) + spread
     let pullback = Pullback<Scalar>(shape: input.shape) { dy, needsInput in needsInput ? dy * factors : nil }
     return (input * factors + shifts, pullback)

@@ -134,7 +134,8 @@ public final class BatchRenorm<Scalar: TensorScalar>: ChannelStatisticsLayer {
     let correction = RenormCorrection<Scalar>(channels: channels)
     let (g, b) = (gamma.value.contiguous(), beta.value.contiguous())
     let (mean, deviation) = (runningMean.contiguous(), runningDeviation.contiguous())
-    let (rMax, dMax) = limits(after: batchesTracked)
+    // Where statistics are gathered, what is passed on must not depend on the averages that they replace.
+    let (rMax, dMax) = population == nil ? limits(after: batchesTracked) : (1, 0)
     let moments = ChannelNormalization<Scalar>(shape).forward(
       x: x.address, y: output.address, gamma: correction.gamma, beta: correction.beta, epsilon: epsilon,
       activation: .identity,

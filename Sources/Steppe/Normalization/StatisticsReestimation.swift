@@ -3,7 +3,8 @@ extension Layer {
   /// what training's moving averages only follow, from batches that went through older weights (Ioffe & Szegedy 2015, algorithm 2;
   /// SPEC §4).
   ///
-  /// Each batch goes through `forward`, normalized by its own statistics as in training. A layer's mean becomes that of all values that it
+  /// Each batch goes through `forward`, normalized by its own statistics alone (batch renorm's corrections would lead to the averages that
+  /// are replaced). A layer's mean becomes that of all values that it
   /// saw, its variance their unbiased variance, in which the batches' distances from each other count: parts of the data are merged
   /// exactly, so that for a layer which no other normalization precedes the result does not depend on how the data were cut. Weights,
   /// gradients and random generators stay as they are; frozen layers keep their statistics.

@@ -13,7 +13,9 @@ public struct RandomGenerator: RandomNumberGenerator, Sendable, Equatable {
   public let stream: UInt64
   /// How many 64-bit numbers have been drawn; may be set, to go on from a saved state.
   public var position: UInt64 {
-    didSet { block = Self.philox(counter: position / 2, stream: stream, seed: seed) }
+    didSet {
+      if position / 2 != oldValue / 2 { block = Self.philox(counter: position / 2, stream: stream, seed: seed) }
+    }
   }
   private var block: (UInt64, UInt64)
 
@@ -44,6 +46,11 @@ public struct RandomGenerator: RandomNumberGenerator, Sendable, Equatable {
 
   /// A generator whose sequence this one chooses and that is independent of what this one draws later.
   public mutating func split() -> RandomGenerator { RandomGenerator(seed: next(), stream: next()) }
+
+  /// This generator after `count` more draws of 64 bits.
+  func advanced(by count: Int) -> RandomGenerator {
+    RandomGenerator(seed: seed, stream: stream, position: position &+ UInt64(count))
+  }
 
   /// A number in 0 ..< 1, a multiple of 2⁻⁵³.
   public mutating func uniform() -> Double { Double(next() >> 11) * 0x1p-53 }
@@ -132,12 +139,10 @@ extension Tensor {
     shape: [Int], in range: Range<Scalar> = 0..<1, using generator: inout Generator
   ) -> Tensor {
     let (low, width) = (Double(range.lowerBound), Double(range.upperBound) - Double(range.lowerBound))
-    return Tensor(unsafeUninitializedShape: shape) { buffer in
-      for index in buffer.indices {
-        let number = Scalar(low + width * (Double(generator.next() >> 11) * 0x1p-53))
-        // Rounding to the scalar type must not reach the upper bound, which the range excludes.
-        buffer.initializeElement(at: index, to: number < range.upperBound ? number : range.upperBound.nextDown)
-      }
+    return random(shape, &generator) { bits in
+      let number = Scalar(low + width * (Double(bits >> 11) * 0x1p-53))
+      // Rounding to the scalar type must not reach the upper bound, which the range excludes.
+      return number < range.upperBound ? number : range.upperBound.nextDown
     }
   }
 
@@ -163,10 +168,45 @@ extension Tensor {
     shape: [Int], probability: Double, using generator: inout Generator
   ) -> Tensor {
     require((0...1).contains(probability), "Tensor.randomBernoulli: probability \(probability) is outside 0 … 1")
+    return random(shape, &generator) { Double($0 >> 11) * 0x1p-53 < probability ? 1 : 0 }
+  }
+
+  /// Each element made by `number` of one draw of the generator, in order. Where that is Steppe's own, which can begin anywhere in its
+  /// sequence, threads share the work.
+  @inline(__always)
+  private static func random<Generator: RandomNumberGenerator>(
+    _ shape: [Int], _ generator: inout Generator, _ number: (UInt64) -> Scalar
+  ) -> Tensor {
+    Tensor(unsafeUninitializedShape: shape) { buffer in
+      guard let start = generator as? RandomGenerator else {
+        for index in buffer.indices { buffer.initializeElement(at: index, to: number(generator.next())) }
+        return
+      }
+      Parallel.ranges(buffer.count, grain: Parallel.elementGrain / 4, multiple: 2) { range in
+        var own = start.advanced(by: range.lowerBound)
+        for index in range { buffer.initializeElement(at: index, to: number(own.next())) }
+      }
+      generator = start.advanced(by: buffer.count) as! Generator
+    }
+  }
+
+  /// Normal numbers of mean 0 in runs of a fixed length, each by a sequence of its own that one draw of `generator` chooses: unlike
+  /// ``randomNormal(shape:mean:standardDeviation:using:)``, whose draws depend on those before, threads can share the work, and the numbers
+  /// do not depend on how many do.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
+  static func randomNormalRuns(
+    shape: [Int], standardDeviation: Double, using generator: inout RandomGenerator
+  ) -> Tensor {
+    let (key, length) = (generator.next(), 2048)
     return Tensor(unsafeUninitializedShape: shape) { buffer in
-      for index in buffer.indices {
-        let number = Double(generator.next() >> 11) * 0x1p-53
-        buffer.initializeElement(at: index, to: number < probability ? 1 : 0)
+      Parallel.ranges((buffer.count + length - 1) / length) { runs in
+        for run in runs {
+          var (source, own) = (NormalSource(), RandomGenerator(seed: key, stream: UInt64(run)))
+          for index in run * length..<Swift.min(buffer.count, (run + 1) * length) {
+            buffer.initializeElement(at: index, to: Scalar(standardDeviation * source.next(using: &own)))
+          }
+        }
       }
     }
   }

@@ -1,8 +1,6 @@
 import Steppe
 
 extension BatchSizeExperiment {
-  private var repeated: String { seeds == 1 ? "One seed." : "Median and range of \(seeds) seeds." }
-
   /// What `column` says of a method at a batch size, over seeds; nil where all diverged.
   private func spread(_ rows: ExperimentTable, _ method: Normalization, _ batchSize: Int, _ column: String) -> Spread? {
     let own = rows.filtered("method", method.rawValue).filtered("batch", batchSize)
@@ -85,7 +83,7 @@ extension BatchSizeExperiment {
         "\(Self.convolutions) convolutions, the first stage with \(width) channels; every training sees \(grouped(seen)) images with momentum 0.9 "
         + "at a rate of \(Self.rate) for a batch of "
         + "256, and in proportion for others. Groups have \(Normalization.channelsPerGroup) channels. Batch renorm’s limits rise in the paper’s "
-        + "proportions. \(repeated)"
+        + "proportions. \(repeated(seeds))"
     )
   }
 
@@ -137,11 +135,11 @@ extension BatchSizeExperiment {
       note:
         "The same trainings as above. The widest gap between running averages and the batch’s own is \(fixed(100 * gaps.max()!, 1)) points, at "
         + "batches of \(widest). "
-        + "Statistics of the training images are re-estimated over \(grouped(trueImages)) of them. \(repeated)")
+        + "Statistics of the training images are re-estimated over \(grouped(trueImages)) of them. \(repeated(seeds))")
   }
 
   func averagesFinding(_ rows: ExperimentTable) -> Finding {
-    let styles: [Chart.Style] = [.init(.vermilion), .init(.blue)]
+    let styles: [Chart.Style] = [.init(.blue, dash: .short), .init(.blue)]
     func spread(_ momentum: Double?, _ batch: Int, _ column: String) -> Spread? {
       let own = rows.filtered("momentum", momentum.map { "\($0)" } ?? "cumulative").filtered("batch", batch)
       return Spread(own.numbers(column).filter(\.isFinite))
@@ -216,6 +214,6 @@ extension BatchSizeExperiment {
       note:
         "Batch norm in the same network, \(grouped(momentumSteps)) steps; the true statistics are those of \(grouped(trueImages)) training images "
         + "under the last weights. "
-        + "The lecture’s p is 1 − momentum. \(repeated)")
+        + "The lecture’s p is 1 − momentum. \(repeated(seeds))")
   }
 }

@@ -2,14 +2,11 @@ import Steppe
 
 /// What batch normalization asks of the batch (SPEC §5, §8, §13): accuracy against the batch's size beside normalizations that do without its
 /// statistics, evaluation by running averages against evaluation by the test batch's own, and how far running averages are from the truth.
-public struct BatchSizeExperiment: Experiment {
+public struct BatchSizeExperiment: MethodExperiment {
   public static let name = "batchsize"
 
   public var seeds: Int
-  /// What is trained at each batch size; batch norm always is.
-  public var methods = Self.allMethods {
-    didSet { methods = Self.allMethods.filter { $0 == .batch || methods.contains($0) } }
-  }
+  public var methods = Self.allMethods { didSet { methods = Self.completed(methods) } }
   public var batchSizes: [Int]
   /// Images that each training sees, in steps of whatever size.
   public var seen: Int
@@ -25,6 +22,7 @@ public struct BatchSizeExperiment: Experiment {
   public var trueImages: Int
 
   public static let allMethods: [Normalization] = [.batch, .batchRenorm, .group, .layer, .none]
+  public static let alwaysMeasured: [Normalization] = [.batch]
   static let convolutions = 6
   /// The rate at a batch of 256, to which others are in proportion (Goyal et al. 2017; Wu & He 2018).
   static let rate = 0.1
@@ -41,14 +39,10 @@ public struct BatchSizeExperiment: Experiment {
       (width, halvesImages, momenta) = (8, true, [0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, nil])
       (momentumSteps, trueImages) = (300, 5000)
     case .full:
-      (seeds, batchSizes, seen, testImages) = (3, [2, 4, 8, 16, 32, 64, 128, 256], 100_000, 10_000)
-      (width, halvesImages, momenta) = (16, true, [0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, nil])
-      (momentumSteps, trueImages) = (3000, 60_000)
+      (seeds, batchSizes, seen, testImages) = (2, [2, 4, 8, 16, 32, 64, 128, 256], 40_000, 5000)
+      (width, halvesImages, momenta) = (8, true, [0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, nil])
+      (momentumSteps, trueImages) = (1000, 10_000)
     }
-  }
-
-  public var parameters: [(name: String, value: String)] {
-    [("methods", methods.map(\.rawValue).joined(separator: " "))]
   }
 
   func steps(_ batchSize: Int) -> Int { max(1, seen / batchSize) }
@@ -151,8 +145,8 @@ public struct BatchSizeExperiment: Experiment {
   private func ownAccuracy(_ model: Sequential<Float>, _ test: Dataset<Float>, batchSize: Int) throws -> Double {
     let snapshot = ModelSnapshot<Float>(model)
     defer { snapshot.restore() }
-    // A rest smaller than a batch would have other statistics.
-    let whole = test.subset(0..<test.count / batchSize * batchSize)
+    // A rest smaller than a batch would have other statistics; it is taken only where there is nothing else.
+    let whole = test.count < batchSize ? test : test.subset(0..<test.count / batchSize * batchSize)
     return try evaluate({ model.forward($0).output }, on: whole, batchSize: batchSize).accuracy
   }
 

@@ -14,27 +14,23 @@ extension CompareExperiment {
     Spread(tables.map { $0.firstStep(reaching: $0.bestAccuracy) ?? .infinity })!
   }
 
-  /// The words for what a finding's seeds are.
-  func repeated(_ seeds: Int) -> String { seeds == 1 ? "one seed" : "median and range of \(seeds) seeds" }
-
   // MARK: The paper's network of sigmoid units
 
   func sigmoidFinding(_ runs: TrainingRuns) throws -> Finding {
     struct Result {
       let normalization: Normalization
       let isSmall: Bool
-      let tuned: TunedRate
-      let tables: [ExperimentTable]
+      let runs: TunedRuns
+      var tables: [ExperimentTable] { runs.tables }
       var title: String { normalization.title + (isSmall ? ", small weights" : ", Glorot’s weights") }
-      var end: Double { tables.spread(\.finalAccuracy).median }
       func way(_ value: ([Double]) -> Double) -> Spread { tables.spread { HiddenInputs.way($0, value) } }
     }
     let results = try [true, false].flatMap { isSmall in
       try [Normalization.none, .batch].map { normalization in
         let training = sigmoidTraining(normalization, start: isSmall ? Self.smallWeights : nil)
-        let tuned = try runs.tuned(training, among: Self.rates(.sgd))
-        let tables = try runs.tables(training, rate: tuned.rate, seeds: seeds)
-        return Result(normalization: normalization, isSmall: isSmall, tuned: tuned, tables: tables)
+        return Result(
+          normalization: normalization, isSmall: isSmall,
+          runs: try runs.tuned(training, among: Self.rates(.sgd), seeds: seeds))
       }
     }
     // Steps are counted to the best accuracy of the network without batch norm from the same weights.
@@ -64,8 +60,8 @@ extension CompareExperiment {
       checks += [
         .init(
           "\(start) the network with batch norm ends higher",
-          "\(percentage(with.end)) against \(percentage(without.end))",
-          holds: with.end > without.end),
+          "\(percentage(with.runs.last)) against \(percentage(without.runs.last))",
+          holds: with.runs.last > without.runs.last),
         .init(
           "\(start) it comes sooner to the best accuracy of the network without",
           fast.map { "\(steps($0)) steps against \(steps(slow))" } ?? "not within \(grouped(sigmoidSteps)) steps",
@@ -83,7 +79,7 @@ extension CompareExperiment {
         Picture(
           accuracy,
           alternative: "Test accuracy over \(grouped(sigmoidSteps)) steps; at the end "
-            + results.map { "\($0.title) \(percentage($0.end))" }.joined(separator: ", ") + "."),
+            + results.map { "\($0.title) \(percentage($0.runs.last))" }.joined(separator: ", ") + "."),
         Picture(
           inputs,
           alternative:
@@ -97,7 +93,7 @@ extension CompareExperiment {
         ],
         rows: results.map { result in
           [
-            result.title, "\(result.tuned.rate)", result.tables.accuracyText(\.bestAccuracy),
+            result.title, "\(result.runs.rate)", result.tables.accuracyText(\.bestAccuracy),
             result.tables.accuracyText(\.finalAccuracy),
             reaching(result)?.text(steps) ?? "not in \(grouped(sigmoidSteps))",
             result.way { $0[1] }.text { fixed($0, 2) }, result.way { $0[2] - $0[0] }.text { fixed($0, 2) },
@@ -110,7 +106,7 @@ extension CompareExperiment {
       note:
         "Batches of \(Self.sigmoidBatch), plain gradient steps. Small weights are normal with deviation 0.01, since the paper does not say "
         + "which; Glorot’s (2010) suit the sigmoid’s layers. Each network has its best rate of "
-        + "\(Self.rates(.sgd).map { "\($0)" }.joined(separator: ", ")). \(repeated(seeds).capitalizedFirst). The way of a median is the sum "
+        + "\(Self.rates(.sgd).map { "\($0)" }.joined(separator: ", ")). \(repeated(seeds)) The way of a median is the sum "
         + "of its changes from record to record, the mean over \(HiddenInputs.units) units.")
   }
 
@@ -205,7 +201,8 @@ extension CompareExperiment {
           ?? 0
       }.median
     }
-    let soonest = fastest.compactMap { reaching($0)?.median }.min()
+    let soonest = fastest.compactMap { method in reaching(method).map { (steps: $0.median, title: method.title) } }
+      .min { $0.steps < $1.steps }
     return Finding(
       "compare-rates", title: "Batch norm and larger rates",
       question:
@@ -228,8 +225,8 @@ extension CompareExperiment {
       checks: [
         .init(
           "With batch norm the baseline’s best accuracy is reached in at most half of its steps",
-          soonest.map { "\(steps($0)) steps against \(steps(baseline.median))" } ?? "not reached",
-          holds: (soonest ?? .infinity) <= baseline.median / 2),
+          soonest.map { "\(steps($0.steps)) steps (\($0.title)) against \(steps(baseline.median))" } ?? "not reached",
+          holds: (soonest?.steps ?? .infinity) <= baseline.median / 2),
         .init(
           "Batch norm ends higher than the baseline",
           "\(percentage(fastest.map(last).max()!)) against \(percentage(last(.baseline)))",
@@ -255,7 +252,7 @@ extension CompareExperiment {
         + (halvesImages ? " on images of half the size, " : ", ")
         + "batches of \(Self.convolutionBatch), momentum 0.9, no other regularization. The baseline’s rate is the best of \(tuned.text); the rate "
         + "of sigmoids without batch norm the best of \(sigmoidTuned.text). Steps are counted to the median of the baseline’s best accuracies; "
-        + "the baseline’s own to its best. \(repeated(seeds).capitalizedFirst)."
+        + "the baseline’s own to its best. \(repeated(seeds))"
     )
   }
 
@@ -267,23 +264,21 @@ extension CompareExperiment {
       ("batch norm before", .batch, .before, Normalization.batch.style),
       ("batch norm after", .batch, .after, .init(.vermilion, dash: .short)),
     ]
-    func tuned(_ training: Training, _ rates: [Double]) throws -> (rate: Double, tables: [ExperimentTable]) {
-      let rate = try runs.tuned(training, among: rates).rate
-      return (rate, try runs.tables(training, rate: rate, seeds: seeds))
+    let sigmoid = try places.map {
+      try runs.tuned(sigmoidTraining($0.normalization, $0.place), among: Self.rates(.sgd), seeds: seeds)
     }
-    let sigmoidRuns = try places.map { try tuned(sigmoidTraining($0.normalization, $0.place), Self.rates(.sgd)) }
-    let reluRuns = try places.map {
-      try tuned(convolutionTraining($0.normalization, .relu, $0.place, steps: convolutionSteps), convolutionRates)
+    let relu = try places.map {
+      try runs.tuned(
+        convolutionTraining($0.normalization, .relu, $0.place, steps: convolutionSteps), among: convolutionRates,
+        seeds: seeds)
     }
-    let (sigmoid, relu) = (sigmoidRuns.map(\.tables), reluRuns.map(\.tables))
-    func chart(_ name: String, _ title: String, _ tables: [[ExperimentTable]]) -> Chart {
+    func chart(_ name: String, _ title: String, _ results: [TunedRuns]) -> Chart {
       Chart(
         name, title: title, x: .steps, y: .accuracy,
-        series: zip(places, tables).map { .accuracy($0.title, $0.style, $1) })
+        series: zip(places, results).map { .accuracy($0.title, $0.style, $1.tables) })
     }
-    func best(_ tables: [ExperimentTable]) -> Double { tables.spread(\.bestAccuracy).median }
-    func words(_ tables: [[ExperimentTable]]) -> String {
-      zip(places, tables).map { "\($0.title) \(percentage(best($1)))" }.joined(separator: ", ")
+    func words(_ results: [TunedRuns]) -> String {
+      zip(places, results).map { "\($0.title) \(percentage($1.best))" }.joined(separator: ", ")
     }
     return Finding(
       "compare-place", title: "Before the activation, or after it",
@@ -300,7 +295,7 @@ extension CompareExperiment {
         header: ["place", "sigmoid: rate", "best accuracy", "last", "ReLU: rate", "best accuracy", "last"],
         rows: places.indices.map { index in
           [places[index].title]
-            + [sigmoidRuns[index], reluRuns[index]].flatMap { run in
+            + [sigmoid[index], relu[index]].flatMap { run in
               ["\(run.rate)", run.tables.accuracyText(\.bestAccuracy), run.tables.accuracyText(\.finalAccuracy)]
             }
         }),
@@ -310,17 +305,17 @@ extension CompareExperiment {
       checks: [
         .init(
           "With sigmoids either place is better than none", words(sigmoid),
-          holds: best(sigmoid[1]) > best(sigmoid[0]) && best(sigmoid[2]) > best(sigmoid[0])),
+          holds: sigmoid[1].best > sigmoid[0].best && sigmoid[2].best > sigmoid[0].best),
         .init(
           "With sigmoids before is better than after",
-          "\(percentage(best(sigmoid[1]))) against \(percentage(best(sigmoid[2])))",
-          holds: best(sigmoid[1]) > best(sigmoid[2])),
+          "\(percentage(sigmoid[1].best)) against \(percentage(sigmoid[2].best))",
+          holds: sigmoid[1].best > sigmoid[2].best),
         .init(
           "With ReLU either place is better than none", words(relu),
-          holds: best(relu[1]) > best(relu[0]) && best(relu[2]) > best(relu[0])),
+          holds: relu[1].best > relu[0].best && relu[2].best > relu[0].best),
       ],
       note:
-        "The networks of the two comparisons above, each with its best rate of those tried there. \(repeated(seeds).capitalizedFirst)."
+        "The networks of the two comparisons above, each with its best rate of those tried there. \(repeated(seeds))"
     )
   }
 
@@ -329,32 +324,25 @@ extension CompareExperiment {
   func optimizersFinding(_ runs: TrainingRuns) throws -> Finding {
     struct Result {
       let method: DescentMethod
-      let normalization: Normalization
-      let tuned: TunedRate
-      let tables: [ExperimentTable]
-      var best: Double { tables.spread(\.bestAccuracy).median }
+      let runs: TunedRuns
     }
-    var results: [Result] = []
-    for normalization in [Normalization.none, .batch] {
-      for method in DescentMethod.allCases {
+    func results(_ normalization: Normalization) throws -> [Result] {
+      try DescentMethod.allCases.map { method in
         let training = optimizerTraining(method, normalization)
-        let tuned = try runs.tuned(training, among: Self.rates(method))
-        let tables = try runs.tables(training, rate: tuned.rate, seeds: seeds)
-        results.append(Result(method: method, normalization: normalization, tuned: tuned, tables: tables))
+        return Result(method: method, runs: try runs.tuned(training, among: Self.rates(method), seeds: seeds))
       }
     }
-    let plain = results.filter { $0.normalization == .none }
-    let normalized = results.filter { $0.normalization == .batch }
+    let (plain, normalized) = (try results(.none), try results(.batch))
     func chart(_ name: String, _ title: String, _ results: [Result]) -> Chart {
       Chart(
         name, title: title, x: .steps, y: .accuracy,
-        series: results.map { .accuracy($0.method.rawValue, .init($0.method.color), $0.tables) })
+        series: results.map { .accuracy($0.method.rawValue, .init($0.method.color), $0.runs.tables) })
     }
     func words(_ results: [Result]) -> String {
-      results.map { "\($0.method.rawValue) \(percentage($0.best))" }.joined(separator: ", ")
+      results.map { "\($0.method.rawValue) \(percentage($0.runs.best))" }.joined(separator: ", ")
     }
-    func range(_ results: [Result]) -> Double { results.map(\.best).max()! - results.map(\.best).min()! }
-    let adaptive = plain.filter(\.method.isAdaptive).map(\.best).max()!
+    func range(_ results: [Result]) -> Double { results.map(\.runs.best).max()! - results.map(\.runs.best).min()! }
+    let adaptive = plain.filter(\.method.isAdaptive).map(\.runs.best).max()!
     return Finding(
       "compare-optimizers", title: "Batch norm beside adaptive rates",
       question: "Adagrad, RMSProp and Adam give each weight a rate of its own: is that the same answer to the ravine?",
@@ -370,16 +358,17 @@ extension CompareExperiment {
         header: ["method", "without: rate", "best accuracy", "with batch norm: rate", "best accuracy"],
         rows: zip(plain, normalized).map { without, with in
           [without.method.rawValue]
-            + [without, with].flatMap { ["\($0.tuned.rate)", $0.tables.accuracyText(\.bestAccuracy)] }
+            + [without, with].flatMap { ["\($0.runs.rate)", $0.runs.tables.accuracyText(\.bestAccuracy)] }
         }),
       published: "No figures were published for this comparison; the lecture sets both answers side by side.",
       checks: [
         .init(
           "Without normalization adaptive rates are better than plain SGD",
-          "\(percentage(adaptive)) against \(percentage(plain[0].best))", holds: adaptive > plain[0].best),
+          "\(percentage(adaptive)) against \(percentage(plain[0].runs.best))", holds: adaptive > plain[0].runs.best),
         .init(
           "Batch norm helps plain SGD more than adaptive rates do",
-          "\(percentage(normalized[0].best)) against \(percentage(adaptive))", holds: normalized[0].best > adaptive),
+          "\(percentage(normalized[0].runs.best)) against \(percentage(adaptive))",
+          holds: normalized[0].runs.best > adaptive),
         .init(
           "With batch norm the method matters less",
           "between best and worst lie \(fixed(100 * range(normalized), 1)) points against \(fixed(100 * range(plain), 1))",
@@ -387,7 +376,7 @@ extension CompareExperiment {
       ],
       note:
         "\(grouped(optimizerSteps)) steps of batches of \(Self.sigmoidBatch). Each method has its best rate of four, without and with batch norm. "
-        + "\(repeated(seeds).capitalizedFirst)."
+        + "\(repeated(seeds))"
     )
   }
 
@@ -440,6 +429,9 @@ extension CompareExperiment {
         })
     let (first, last) = (results.first!, results.last!)
     func gain(_ result: Result) -> Double { result.best - result.mark }
+    func grows(_ value: (Result) -> Double) -> Bool {
+      zip(results, results.dropFirst()).allSatisfy { value($0) < value($1) }
+    }
     return Finding(
       "compare-depth", title: "Deeper networks",
       question:
@@ -473,13 +465,13 @@ extension CompareExperiment {
         "Ioffe & Szegedy 2015 on Inception, a network of 42 layers or so: 14.8 times fewer steps at 5 times the rate.",
       checks: [
         .init(
-          "The deepest network gains more accuracy by batch norm than the shallowest",
-          "\(fixed(100 * gain(last), 2)) points at \(last.depth) convolutions against \(fixed(100 * gain(first), 2)) at \(first.depth)",
-          holds: gain(last) > gain(first)),
+          "The deeper the network, the more accuracy batch norm gains",
+          results.map { "\($0.depth): \(fixed(100 * gain($0), 1))" }.joined(separator: ", ") + " points",
+          holds: grows(gain)),
         .init(
-          "It saves a greater part of the steps",
+          "The deeper the network, the greater the part of its steps that batch norm saves",
           results.map { "\($0.depth): \(ratio($0.baselineSteps, $0.soonest))" }.joined(separator: ", "),
-          holds: last.ratio > first.ratio),
+          holds: grows(\.ratio)),
         .init(
           "The deepest network without batch norm is behind the shallowest",
           "\(percentage(last.mark)) against \(percentage(first.mark))", holds: last.mark < first.mark),
@@ -487,12 +479,7 @@ extension CompareExperiment {
       note:
         "The networks of the comparison of rates with more convolutions in each stage, \(grouped(depthSteps)) steps; the baseline’s rate is chosen "
         + "among \(convolutionRates.map { "\($0)" }.joined(separator: ", ")) at each depth anew, and batch norm gets that rate and five times as "
-        + "much. \(repeated(depthSeeds).capitalizedFirst)."
+        + "much. \(repeated(depthSeeds))"
     )
   }
-}
-
-extension String {
-  /// With a capital at the begin.
-  var capitalizedFirst: String { prefix(1).uppercased() + dropFirst() }
 }

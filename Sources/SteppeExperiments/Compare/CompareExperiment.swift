@@ -45,11 +45,11 @@ public struct CompareExperiment: Experiment {
       (halvesImages, depths, mostDepthSeeds, convolutionRates) = (false, [3, 6], 1, [0.01, 0.03])
     case .quick:
       (seeds, records, testImages, width) = (3, 30, 1000, 8)
-      (sigmoidSteps, convolutionSteps, optimizerSteps, depthSteps) = (6000, 1000, 1500, 500)
+      (sigmoidSteps, convolutionSteps, optimizerSteps, depthSteps) = (5000, 1000, 1200, 500)
       (halvesImages, depths, mostDepthSeeds) = (true, [6, 12, 24], 2)
     case .full:
-      (seeds, records, testImages, width) = (3, 50, 2000, 16)
-      (sigmoidSteps, convolutionSteps, optimizerSteps, depthSteps) = (50_000, 4000, 10_000, 1000)
+      (seeds, records, testImages, width) = (3, 40, 2000, 8)
+      (sigmoidSteps, convolutionSteps, optimizerSteps, depthSteps) = (50_000, 4000, 3000, 800)
       (halvesImages, depths, mostDepthSeeds) = (false, [6, 12, 24], 2)
     }
   }
@@ -181,6 +181,24 @@ struct TrainingRuns {
   }
 }
 
+extension TrainingRuns {
+  /// The training at that rate, with each of `seeds` seeds.
+  func tuned(_ training: Training, among rates: [Double], seeds: Int) throws -> TunedRuns {
+    let rate = try tuned(training, among: rates).rate
+    return TunedRuns(rate: rate, tables: try tables(training, rate: rate, seeds: seeds))
+  }
+}
+
+/// A training at its best rate, a table for each seed.
+struct TunedRuns {
+  let rate: Double
+  let tables: [ExperimentTable]
+
+  /// The medians over seeds of the best and the last accuracy.
+  var best: Double { tables.spread(\.bestAccuracy).median }
+  var last: Double { tables.spread(\.finalAccuracy).median }
+}
+
 /// A rate chosen by trying.
 struct TunedRate {
   let tried: [(rate: Double, accuracy: Double)]
@@ -215,7 +233,7 @@ extension Array<ExperimentTable> {
   /// `88.3 % (88.0 … 88.9 %)`, and how many diverged.
   func accuracyText(_ value: (ExperimentTable) -> Double) -> String {
     let diverged = filter(\.hasDiverged).count
-    return spread(value).text(percentage) + (diverged > 0 ? ", \(diverged) of \(count) diverged" : "")
+    return spread(value).text { percentage($0) } + (diverged > 0 ? ", \(diverged) of \(count) diverged" : "")
   }
 
   /// The steps of each run to `accuracy`; nil where one does not come there.

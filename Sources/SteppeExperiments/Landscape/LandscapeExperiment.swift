@@ -2,14 +2,11 @@ import Steppe
 
 /// Why batch normalization helps (SPEC §12): how far the loss and the gradient change along a step, with and without normalizations, while a
 /// convolutional network like VGG and a deep linear network are trained.
-public struct LandscapeExperiment: Experiment {
+public struct LandscapeExperiment: MethodExperiment {
   public static let name = "landscape"
 
   public var seeds: Int
-  /// What is measured; the networks without and with batch norm always are.
-  public var methods = Self.allMethods {
-    didSet { methods = Self.allMethods.filter { $0 == .none || $0 == .batch || methods.contains($0) } }
-  }
+  public var methods = Self.allMethods { didSet { methods = Self.completed(methods) } }
   /// Steps of the convolutional network's training.
   public var steps: Int
   /// Steps of the deep linear network's.
@@ -27,6 +24,7 @@ public struct LandscapeExperiment: Experiment {
 
   /// ℓ₂ is batch norm itself.
   public static let allMethods: [Normalization] = [.none, .batch, .noisyBatch, .l1, .lInfinity]
+  public static let alwaysMeasured: [Normalization] = [.none, .batch]
   /// The rate of the convolutional networks, the same for all.
   static let rate = 0.05
   /// The deep linear network (SPEC §12): its layers and the features of each.
@@ -55,13 +53,9 @@ public struct LandscapeExperiment: Experiment {
       (seeds, steps, linearSteps, measurements) = (2, 500, 1000, 30)
       (convolutions, width, halvesImages, batchSize, linearExamples, testImages) = (6, 8, true, 32, 128, 1000)
     case .full:
-      (seeds, steps, linearSteps, measurements) = (3, 2000, 2000, 50)
-      (convolutions, width, halvesImages, batchSize, linearExamples, testImages) = (9, 16, true, 64, 500, 10_000)
+      (seeds, steps, linearSteps, measurements) = (2, 2000, 2000, 40)
+      (convolutions, width, halvesImages, batchSize, linearExamples, testImages) = (9, 16, true, 32, 256, 2000)
     }
-  }
-
-  public var parameters: [(name: String, value: String)] {
-    [("methods", methods.map(\.rawValue).joined(separator: " "))]
   }
 
   func design(_ normalization: Normalization) -> NetworkDesign {
@@ -87,19 +81,30 @@ public struct LandscapeExperiment: Experiment {
   // MARK: Measuring
 
   static let columns = [
-    "step", "loss", "accuracy", "loss_least", "loss_greatest", "change_least", "change_greatest", "smoothness",
-    "gradient_norm", "shift_distance", "shift_cosine",
+    "step", "loss", "accuracy", "reestimated_accuracy", "training_accuracy", "loss_least", "loss_greatest",
+    "change_least", "change_greatest", "smoothness", "gradient_norm", "shift_distance", "shift_cosine",
   ]
+
+  /// How right a network is; NaN where that says nothing.
+  struct Accuracies {
+    /// On the test images, by running averages.
+    var test = Double.nan
+    /// On them, by statistics of training images taken without noise.
+    var reestimated = Double.nan
+    /// On the training batches since the last record, as training computes.
+    var training = Double.nan
+  }
 
   /// A row of the table: means over the layers of the covariate shift, of the distance relative to the gradient's norm. NaN where training diverged.
   private static func row<Scalar>(
-    _ step: Int, _ found: LandscapeProbe<Scalar>.Measurement?, accuracy: Double
+    _ step: Int, _ found: LandscapeProbe<Scalar>.Measurement?, _ accuracies: Accuracies
   ) -> [any CustomStringConvertible] {
     guard let found else { return [step] + [Double](repeating: .nan, count: columns.count - 1) }
     let layers = Double(max(1, found.shifts.count))
     return [
-      step, found.loss, accuracy, found.losses.lowerBound, found.losses.upperBound, found.gradientChanges.lowerBound,
-      found.gradientChanges.upperBound, found.smoothness, found.gradientNorm,
+      step, found.loss, accuracies.test, accuracies.reestimated, accuracies.training, found.losses.lowerBound,
+      found.losses.upperBound, found.gradientChanges.lowerBound, found.gradientChanges.upperBound, found.smoothness,
+      found.gradientNorm,
       found.shifts.reduce(0) { $0 + $1.distance } / layers, found.shifts.reduce(0) { $0 + $1.cosine } / layers,
     ]
   }
@@ -118,19 +123,44 @@ public struct LandscapeExperiment: Experiment {
     let test = data.test.subset(0..<min(testImages, data.test.count))
     var run = TrainingRun(design, .sgd, rate: Self.rate, batchSize: batchSize, on: data.training, seed: seed)
     let (model, optimizer) = (run.model, run.optimizer)
+    var last: (scores: Tensor<Float>, labels: [Int])?
+    var (right, seen) = (0, 0)
     return try walk(steps, LandscapeProbe(model), rate: Self.rate, progress) {
       let (features, labels) = run.nextBatch()
       return {
         let (scores, pullback) = model.forward(features)
         let (loss, gradient) = softmaxCrossEntropy(scores, labels)
         pullback.accumulate(gradient)
+        last = (scores, labels)
         return Double(loss)
       }
     } take: {
+      right += zip(last!.scores.argmaxOfRows(), last!.labels).count { $0 == $1 }
+      seen += last!.labels.count
       optimizer.step()
-    } accuracy: {
-      try evaluate(model, on: test).accuracy
+    } accuracies: {
+      defer { (right, seen) = (0, 0) }
+      return Accuracies(
+        test: try evaluate(model, on: test).accuracy,
+        reestimated: try reestimatedAccuracy(normalization, model, data, test),
+        training: seen > 0 ? Double(right) / Double(seen) : .nan)
     }
+  }
+
+  /// Images over which statistics are re-estimated.
+  static let reestimationImages = 1024
+
+  /// The accuracy of networks with batch norm, which stay as they are, by statistics of training images. Noise, which evaluation does
+  /// without, is left out of them too: running averages are those of noisy values.
+  private func reestimatedAccuracy(
+    _ normalization: Normalization, _ model: Sequential<Float>, _ data: ExperimentData, _ test: Dataset<Float>
+  ) throws -> Double {
+    guard normalization == .batch || normalization == .noisyBatch else { return .nan }
+    let snapshot = ModelSnapshot<Float>(model)
+    defer { snapshot.restore() }
+    let quiet = Sequential(model.layers.filter { !($0 is ActivationNoise<Float>) })
+    try quiet.reestimateStatistics(on: data.training.subset(0..<min(Self.reestimationImages, data.training.count)))
+    return try evaluate(quiet, on: test).accuracy
   }
 
   /// The landscape along the deep linear network's training on the whole of its data: Gaussian x, and y = A·x with a Gaussian A.
@@ -168,8 +198,8 @@ public struct LandscapeExperiment: Experiment {
       loss
     } take: {
       optimizer.step()
-    } accuracy: {
-      .nan
+    } accuracies: {
+      Accuracies()
     }
   }
 
@@ -180,7 +210,7 @@ public struct LandscapeExperiment: Experiment {
   ///   - take: Takes the step that the gathered gradients give.
   private func walk<Scalar: TensorScalar>(
     _ steps: Int, _ probe: LandscapeProbe<Scalar>, rate: Double, _ progress: (Double) throws -> Void,
-    next: () -> () -> Double, take: () -> Void, accuracy: () throws -> Double
+    next: () -> () -> Double, take: () -> Void, accuracies: () throws -> Accuracies
   ) throws -> ExperimentTable {
     var table = ExperimentTable(columns: Self.columns)
     let measured = Set(Self.measuredSteps(steps, measurements))
@@ -188,7 +218,7 @@ public struct LandscapeExperiment: Experiment {
       let loss = next()
       if measured.contains(step) {
         let found = probe.measure(rate: rate, loss: loss)
-        table.append(Self.row(step, found, accuracy: try accuracy()))
+        table.append(Self.row(step, found, found == nil ? Accuracies() : try accuracies()))
         if found == nil { return table }
         try progress(Double(step) / Double(steps))
         if step == steps { break }
@@ -238,7 +268,7 @@ public struct LandscapeExperiment: Experiment {
 
   public func findings(from data: ExperimentData, seed: UInt64, _ work: ExperimentWork) throws -> [Finding] {
     func tables(
-      _ kind: String, cost: Double, rate: (Normalization) throws -> Double,
+      _ kind: String, steps: Int, cost: Double, rate: (Normalization) throws -> Double,
       _ body: (Normalization, Double, UInt64, (Double) throws -> Void) throws -> ExperimentTable
     ) throws -> [Result] {
       try methods.map { method in
@@ -251,17 +281,21 @@ public struct LandscapeExperiment: Experiment {
             cost: cost
           ) { try body(method, rate, own, $0) }
         }
-        return Result(method: method, rate: rate, tables: tables)
+        return Result(method: method, rate: rate, steps: steps, tables: tables)
       }
     }
-    let convolutional = try tables("convolutional", cost: cost(convolutional: data), rate: { _ in Self.rate }) {
+    let convolutional = try tables(
+      "convolutional", steps: steps, cost: cost(convolutional: data), rate: { _ in Self.rate }
+    ) {
       try self.convolutional($0, data, seed: $2, progress: $3)
     }
     let linear = try LinearStart.allCases.map { start in
       let (plain, batch) = (
         try linearRate(.none, start, seed: seed, work), try linearRate(.batch, start, seed: seed, work)
       )
-      return try tables(start.rawValue, cost: linearCost.measuring, rate: { $0 == .none ? plain : batch }) {
+      return try tables(
+        start.rawValue, steps: linearSteps, cost: linearCost.measuring, rate: { $0 == .none ? plain : batch }
+      ) {
         try self.linear($0, start, rate: $1, seed: $2, progress: $3)
       }
     }
@@ -272,6 +306,8 @@ public struct LandscapeExperiment: Experiment {
   struct Result {
     let method: Normalization
     let rate: Double
+    /// Of each training.
+    let steps: Int
     let tables: [ExperimentTable]
   }
 }

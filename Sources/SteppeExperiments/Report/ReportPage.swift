@@ -101,13 +101,14 @@ public struct ReportPage: Sendable {
 
   private func article(_ finding: Finding, svg: (String) -> String?) -> String {
     let figures = finding.pictures.map { picture in
+      let file = svg(picture.name)
       let drawing =
-        svg(picture.name).map {
+        file.map {
           Self.inlined($0, id: "\(finding.name)-\(picture.name)", alternative: picture.alternative)
         }
         ?? #"<p class="missing">No picture was drawn; \#(Self.escaped(picture.alternative))</p>"#
       return """
-        <figure><div class="picture">\(drawing)</div>
+        <figure\(file.map(Self.isWide) == true ? " class=\"wide\"" : "")><div class="picture">\(drawing)</div>
         <figcaption>\(Self.escaped(picture.alternative))</figcaption></figure>
         """
     }
@@ -160,10 +161,27 @@ public struct ReportPage: Sendable {
     return (head + rest).replacing("id=\"\(id)-\(id)-title\"", with: "id=\"\(id)-title\"")
   }
 
+  /// Whether a picture has several panels beside each other, and needs the page's whole width.
+  private static func isWide(_ svg: String) -> Bool {
+    guard let box = svg.firstRange(of: "viewBox=\"") else { return false }
+    let numbers = svg[box.upperBound...].prefix { $0 != "\"" }.split(separator: " ").compactMap { Double($0) }
+    return numbers.count == 4 && numbers[2] > 800
+  }
+
+  /// Whether a space between two characters is part of a number.
+  private static func belongs(_ before: Character, _ after: Character) -> Bool {
+    before.isNumber && (after.isNumber || after == "%") || before == "×" && after.isNumber
+  }
+
+  /// `text` as HTML, in which a number stays together with its thousands and its per cent.
   package static func escaped(_ text: String) -> String {
     var result = ""
-    for character in text {
+    let characters = Array(text)
+    for (index, character) in characters.enumerated() {
       switch character {
+      case " "
+      where index > 0 && index + 1 < characters.count && Self.belongs(characters[index - 1], characters[index + 1]):
+        result += "\u{A0}"
       case "&": result += "&amp;"
       case "<": result += "&lt;"
       case ">": result += "&gt;"
@@ -216,21 +234,23 @@ public struct ReportPage: Sendable {
     figure { margin: .5rem 0; max-width: 62rem; }
     .picture { background: #ffffff; border: 1px solid var(--line); border-radius: .5rem; padding: .25rem; overflow-x: auto; }
     .picture svg { display: block; width: 100%; min-width: 26rem; height: auto; }
+    .wide { grid-column: 1 / -1; } .wide svg { min-width: 44rem; }
     .missing { padding: 1rem; color: #5b6472; }
-    .beside { display: grid; grid-template-columns: minmax(0, 3fr) minmax(14rem, 1fr); gap: 1.5rem; align-items: start; margin: 1rem 0; }
-    aside { border-left: 3px solid var(--line); padding-left: 1rem; font-size: .9rem; } aside p { margin: 0; }
-    .scroll { overflow-x: auto; }
+    .beside { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: start; margin: 1rem 0; }
+    aside { flex: 1 1 16rem; border-left: 3px solid var(--line); padding-left: 1rem; font-size: .9rem; } aside p { margin: 0; }
+    .scroll { flex: 0 1 auto; max-width: 100%; overflow-x: auto; }
     table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
     th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
-    th:first-child { text-align: left; } thead th { vertical-align: bottom; color: var(--soft); font-weight: 600; }
+    td { white-space: nowrap; } th:first-child { text-align: left; } thead th { vertical-align: bottom; color: var(--soft); font-weight: 600; }
     tbody th { font-weight: 500; white-space: nowrap; }
-    @media (max-width: 50rem) { .beside { grid-template-columns: minmax(0, 1fr); } dl div { flex-wrap: wrap; gap: 0 .75rem; } }
+    @media (max-width: 50rem) { dl div { flex-wrap: wrap; gap: 0 .75rem; } }
     @media print { :root { --paper: #fff; --ink: #000; --soft: #444; --line: #bbb; --card: #fff; --link: #000;
       --yes: #00513b; --part: #6b4600; --no: #7d2e00; }
-      body { max-width: none; padding: 0; font-size: 9.5pt; } .scroll, .picture { overflow: visible; } .picture svg { min-width: 0; }
-      .beside { grid-template-columns: minmax(0, 1fr); } table { font-size: 8pt; }
-      th, td { padding: .15rem .35rem; } tbody th { white-space: normal; }
-      figure, table, .checks li { break-inside: avoid; } h2, h3 { break-after: avoid; } nav { display: none; } a { text-decoration: none; } }
+      body { max-width: none; padding: 0; font-size: 9.5pt; } .scroll, .picture { overflow: visible; } .picture svg, .wide svg { min-width: 0; }
+      .beside { display: block; } aside { margin-top: .5rem; } table { font-size: 8pt; }
+      .figures { grid-template-columns: repeat(2, minmax(0, 1fr)); } .question { break-after: avoid; }
+      th, td { padding: .15rem .35rem; } tbody th, td { white-space: normal; }
+      figure, table, .question, aside, .checks li { break-inside: avoid; } h2, h3 { break-after: avoid; } nav { display: none; } a { text-decoration: none; } }
 
     """
 }

@@ -30,6 +30,27 @@ extension Experiment {
   public var parameters: [(name: String, value: String)] { [] }
 }
 
+/// An experiment that measures several normalizations.
+public protocol MethodExperiment: Experiment {
+  /// All that it can measure.
+  static var allMethods: [Normalization] { get }
+  /// Those that it needs for its findings.
+  static var alwaysMeasured: [Normalization] { get }
+
+  /// What is measured, in the order of ``allMethods`` and with ``alwaysMeasured`` among it.
+  var methods: [Normalization] { get set }
+}
+
+extension MethodExperiment {
+  static func completed(_ methods: [Normalization]) -> [Normalization] {
+    allMethods.filter { alwaysMeasured.contains($0) || methods.contains($0) }
+  }
+
+  public var parameters: [(name: String, value: String)] {
+    [("methods", methods.map(\.rawValue).joined(separator: " "))]
+  }
+}
+
 /// Data that an experiment can't be made with.
 public struct ExperimentError: Error, Equatable, CustomStringConvertible {
   /// What is wrong, such as "training images".

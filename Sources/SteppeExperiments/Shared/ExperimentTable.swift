@@ -34,6 +34,13 @@ public struct ExperimentTable: Equatable, Sendable {
     return result
   }
 
+  /// All rows but the first.
+  func dropFirst() -> ExperimentTable {
+    var result = self
+    result.rows = Array(rows.dropFirst())
+    return result
+  }
+
   /// Puts the file in place as a whole.
   public func write(to path: String) throws(FileError) {
     try AtomicFile.write(to: path) { file throws(FileError) in

@@ -35,5 +35,5 @@ package func threeDigits(_ value: Double) -> String {
   return size >= 0.001 ? fixed(value, size >= 10 ? 1 : size >= 0.1 ? 2 : 4) : significant(value, 3)
 }
 
-/// A share of 1 as a percentage with one digit after the point, `98.7 %`.
-package func percentage(_ share: Double) -> String { fixed(100 * share, 1) + " %" }
+/// A share of 1 as a percentage, `98.7 %`.
+package func percentage(_ share: Double, digits: Int = 1) -> String { fixed(100 * share, digits) + " %" }

@@ -13,6 +13,9 @@ public func percentile(_ percent: Double, of values: [Double]) -> Double {
 /// The middle one of `values`, or the mean of the two in the middle.
 public func median(_ values: [Double]) -> Double { percentile(50, of: values) }
 
+/// What a note says of the seeds.
+func repeated(_ seeds: Int) -> String { seeds == 1 ? "One seed." : "Median and range of \(seeds) seeds." }
+
 /// The median and the range of what several seeds gave.
 public struct Spread: Equatable, Sendable {
   public let median: Double

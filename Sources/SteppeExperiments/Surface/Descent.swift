@@ -94,12 +94,26 @@ extension LinearSurface {
   }
 
   /// The descent that needs the fewest steps among all rates; where none reaches `loss` within `limit` steps, the one that ends lowest.
+  /// SGD's and momentum's rates are tried from the greatest down until four in a row, a factor of ten, need more steps.
   public func bestDescent(
     _ method: DescentMethod, from start: [Double], to loss: Double, limit: Int
   ) throws(LinearAlgebraError) -> Descent {
+    let rates = try rates(for: method, from: start).reversed()
+    // At most of its rates an adaptive method never settles, and a few steps tell which do.
+    for bound in method.isAdaptive ? [limit / 100, limit / 10] : [] {
+      let best = bestDescent(method, rates: rates, from: start, to: loss, limit: bound)
+      if best.reached { return best }
+    }
+    return bestDescent(method, rates: rates, from: start, to: loss, limit: limit)
+  }
+
+  private func bestDescent(
+    _ method: DescentMethod, rates: some Sequence<Double>, from start: [Double], to loss: Double, limit: Int
+  ) -> Descent {
     var best: Descent?
-    // From the largest down: large rates come down soonest, and what takes longer than the best so far need not go on.
-    for rate in try rates(for: method, from: start).reversed() {
+    var slower = 0
+    for rate in rates {
+      // What takes longer than the best so far need not go on.
       let bound = best.map { $0.reached ? $0.steps : limit } ?? limit
       let found = descent(method, rate: rate, from: start, to: loss, limit: bound)
       guard let previous = best else {
@@ -111,6 +125,9 @@ extension LinearSurface {
         ? !previous.reached || found.steps < previous.steps
         : !previous.reached && !found.diverged && (previous.diverged || found.losses.last! < previous.losses.last!)
       if isBetter { best = found }
+      // Where a step is in proportion to the gradient, still smaller rates are slower still.
+      slower = isBetter || !previous.reached ? 0 : slower + 1
+      if slower == 4, !method.isAdaptive { break }
     }
     return best!
   }

@@ -29,7 +29,7 @@ public struct SurfaceExperiment: Experiment {
     switch preset {
     case .tiny: (seeds, limit, trainingSteps, places, images) = (1, 2000, 20, 3, 50)
     case .quick: (seeds, limit, trainingSteps, places, images) = (3, 200_000, 2000, 21, 1000)
-    case .full: (seeds, limit, trainingSteps, places, images) = (10, 1_000_000, 20_000, 51, 5000)
+    case .full: (seeds, limit, trainingSteps, places, images) = (10, 200_000, 20_000, 41, 5000)
     }
   }
 
@@ -124,7 +124,7 @@ public struct SurfaceExperiment: Experiment {
   }
 
   /// Gradient descent on the raw surface takes nearly all steps.
-  private var linearCost: Double { Double(limit) * 60e-6 }
+  private var linearCost: Double { Double(limit) * 25e-6 }
 
   private func networkCost(_ data: ExperimentData) -> Double {
     let step = { Self.design(.batch).stepCost(data.training.featureShape, batchSize: $0) }

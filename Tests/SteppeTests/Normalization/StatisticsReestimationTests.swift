@@ -72,6 +72,20 @@ import Testing
     #expect(!model.parameters.contains { $0.hasGradient })
   }
 
+  /// Batch renorm's corrections lead to the averages that are replaced: what it passes on meanwhile must not depend on them.
+  @Test func renormPassesOnWhatItsNewStatisticsGive() throws {
+    func network(_ norm: () -> any Layer<Double>) -> Sequential<Double> {
+      Sequential([Dense<Double>(4, 6, seed: 1), norm(), ReLU<Double>(), Dense<Double>(6, 6, seed: 2), norm()])
+    }
+    var generator = RandomGenerator(seed: 8)
+    let x = Tensor<Double>.randomNormal(shape: [40, 4], mean: 3, using: &generator)
+    let renorm = network { BatchRenorm<Double>(6, limits: .constant(r: 3, d: 5)) }
+    let norm = network { BatchNorm<Double>(6) }
+    #expect((renorm.forward(x).output - norm.forward(x).output).absolute().max() > 0.1)
+    for model in [renorm, norm] { try model.reestimateStatistics(over: [x]) }
+    #expect((renorm(x) - norm(x)).absolute().max() < 1e-12)
+  }
+
   @Test func whatIsWrongThrowsAndChangesNothing() throws {
     let model = Sequential<Float> {
       BatchNorm(2)

@@ -43,6 +43,22 @@ import Testing
     #expect(c.next() == first[5])
   }
 
+  @Test func threadsDrawTheSameNumbers() {
+    for (count, threads) in [0, 1, 2047, 50_001].flatMap({ count in (1...3).map { (count, $0) } }) {
+      var (drawn, single) = (RandomGenerator(seed: 3, position: 7), RandomGenerator(seed: 3, position: 7))
+      Parallel.withThreadCount(threads) {
+        let uniform = Tensor<Float>.randomUniform(shape: [count], in: -1..<3, using: &drawn).scalars
+        #expect(uniform == (0..<count).map { _ in Float(-1 + 4 * single.uniform()) })
+        let bernoulli = Tensor<Float>.randomBernoulli(shape: [count], probability: 0.3, using: &drawn).scalars
+        #expect(bernoulli == (0..<count).map { _ in single.uniform() < 0.3 ? 1 : 0 })
+        #expect(drawn == single)
+        let x = Tensor<Double>.ones(shape: [count, 2])
+        func noise() -> Tensor<Double> { ActivationNoise<Double>(seed: 5).forward(x).output }
+        #expect(noise() == Parallel.withThreadCount(1, noise))
+      }
+    }
+  }
+
   @Test func streamsAndSeedsDiffer() {
     var draws = Set<UInt64>()
     for seed in 0..<20 {
