@@ -74,7 +74,11 @@
     }
 
     /// Moves on what goes on in the background, unless another thread is at it: whoever holds the library's lock moves messages too.
-    func moveOn(_ more: () -> Void = {}) {
+    func moveOn() {
+      if movingLock.withLock({ !moving.isEmpty }) { moveOn {} }
+    }
+
+    private func moveOn(_ more: () -> Void) {
       let transfers = movingLock.withLock { moving }
       guard library.lock.tryLock() else { return }
       // An error comes up again in the thread that waits.
@@ -183,13 +187,14 @@
         var replies: [(rank: Int, letter: Letter)] = []
         for other in others {
           let (query, reply) = (Letter([Int64(transfer.number)]), Letter())
+          // They last until MPI is done with them, if ever.
+          letters += [query, reply]
           try MPILibrary.check(
             "MPI_Irecv",
             steppe_mpi_receive(control, reply.numbers, Letter.bytes, Int32(other), Self.answerTag, reply.request))
           try MPILibrary.check(
             "MPI_Isend",
             steppe_mpi_send(control, query.numbers, Letter.bytes, Int32(other), Self.queryTag, query.request))
-          letters.append(query)
           replies.append((other, reply))
         }
         return replies
@@ -204,8 +209,6 @@
         usleep(1000)
       }
       if let silent = missing.first {
-        // MPI may still write to what it was given for the answers.
-        library.lock.withLock { letters += missing.map(\.letter) }
         throw .silent(rank: silent.rank, waitingFor: transfer.what, seconds: seconds)
       }
       let late = replies.filter { Int($0.letter.numbers[1]) < transfer.number && $0.letter.numbers[2] == 0 }

@@ -140,6 +140,7 @@
       if !outcome.text.contains(texts[name]!) {
         problems.append("expected '\(texts[name]!)', found:\n\(outcome.text)")
       }
+      if outcome.text.contains("no transfer is kept") { problems.append(outcome.text) }
       // Steps 0, 3, 6 and 9 were written, the last two are kept.
       let model = perceptron(12)
       let trainer = trainer(model, epochs: 5, batchSize: 16)
