@@ -20,6 +20,8 @@
     private let processors = sysconf(Int32(_SC_NPROCESSORS_ONLN))
     private var thread = pthread_t()
     private let isStopped = Atomic<Bool>(false)
+    /// When messages were last moved, by whichever thread.
+    private let lastMove = Atomic<UInt64>(0)
     /// Wakes the thread.
     private let event = steppe_event_descriptor()
     /// What goes on in the background, and what guards it.
@@ -85,6 +87,7 @@
       let done = transfers.map { (try? $0.test()) ?? true }
       more()
       library.lock.unlock()
+      lastMove.store(Clock.nanoseconds(), ordering: .relaxed)
       let finished = Set(zip(transfers, done).filter(\.1).map { ObjectIdentifier($0.0) })
       if !finished.isEmpty { movingLock.withLock { moving.removeAll { finished.contains(ObjectIdentifier($0)) } } }
     }
@@ -102,10 +105,14 @@
       var lastLook: UInt64 = 0
       var hasWork = false
       while !isStopped.load(ordering: .acquiring) {
-        sleep(nanoseconds: hasWork ? short : Self.long)
-        moveOn {
-          let now = Clock.nanoseconds()
-          if now - lastLook > UInt64(Self.long) / 2 {
+        let pause = hasWork ? short : Self.long
+        sleep(nanoseconds: pause)
+        let now = Clock.nanoseconds()
+        let isAnswerDue = now - lastLook > UInt64(Self.long) / 2
+        // Where the program has looked meanwhile, this thread need not take its processor.
+        if isAnswerDue || !hasWork || now - lastMove.load(ordering: .relaxed) > UInt64(pause) {
+          moveOn {
+            guard isAnswerDue else { return }
             answer()
             lastLook = now
           }
