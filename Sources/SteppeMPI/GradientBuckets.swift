@@ -61,11 +61,11 @@
       let entries: [Entry]
       let count: Int
       /// The entries that are not complete.
-      var missing: Int
+      private(set) var missing: Int
       /// Where several gradients are reduced together.
       private lazy var memory = Storage<Scalar>(count: count)
-      /// Whether the gradients were copied there in this step.
-      private var isPacked = false
+      /// The gradient that is reduced where it stands; nil where the gradients were copied in this step.
+      private var inPlace: Tensor<Scalar>?
       var transfer: Communicator.Transfer?
 
       init(_ entries: [Entry]) {
@@ -81,9 +81,9 @@
           entry.leaveSumToFirst()
         }
         let first = entries[0].parameter
-        isPacked = entries.count > 1 || !first.hasGradient
-        guard isPacked else {
+        if entries.count == 1, first.hasGradient {
           let pointer = first.writableGradient()
+          inPlace = first.gradient
           return (pointer, first.gradient)
         }
         var place = memory.pointer
@@ -99,9 +99,13 @@
         return (memory.pointer, memory)
       }
 
-      /// Gives the sums to their parameters, as far as any rank had something to add.
+      /// Gives the sums to their parameters, as far as any rank had something to add. What has changed a gradient since it was sent is lost.
       func unpack() {
-        guard isPacked else { return }
+        if let sum = inPlace {
+          let parameter = entries[0].parameter
+          if !parameter.hasGradient || parameter.gradient.address != sum.address { parameter.gradient = sum }
+          return
+        }
         var place = memory.pointer
         for entry in entries {
           if entry.owners > 0 || entry.isCarried {
@@ -109,6 +113,14 @@
           }
           place += entry.count
         }
+      }
+
+      /// One more entry is complete.
+      func complete() { missing -= 1 }
+
+      func reset() {
+        missing = entries.count
+        (transfer, inPlace) = (nil, nil)
       }
 
       /// The name of the parameter to which a scalar of the bucket belongs.
@@ -165,7 +177,7 @@
       }
       ranks.watch.moveOn()
       guard let bucket = entry.bucket, entry.additions == entry.expected else { return }
-      buckets[bucket].missing -= 1
+      buckets[bucket].complete()
       while begun < buckets.count, buckets[begun].missing == 0 { beginNext() }
     }
 
@@ -234,10 +246,7 @@
         for (index, bucket) in buckets.enumerated() { for entry in bucket.entries { entry.bucket = index } }
       }
       begun = 0
-      for bucket in buckets {
-        bucket.missing = bucket.entries.count
-        bucket.transfer = nil
-      }
+      for bucket in buckets { bucket.reset() }
       for entry in entries {
         (entry.expected, entry.additions) = (entry.additions, 0)
         entry.wasOwn = entry.isOwn

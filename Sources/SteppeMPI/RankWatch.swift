@@ -110,7 +110,7 @@
         let now = Clock.nanoseconds()
         let isAnswerDue = now - lastLook > UInt64(Self.long) / 2
         // Where the program has looked meanwhile, this thread need not take its processor.
-        if isAnswerDue || !hasWork || now - lastMove.load(ordering: .relaxed) > UInt64(pause) {
+        if isAnswerDue || !hasWork || lastMove.load(ordering: .relaxed) + UInt64(pause) < now {
           moveOn {
             guard isAnswerDue else { return }
             answer()

@@ -30,7 +30,7 @@
           exit(64)
         }
       }
-      isOpenMPI = Self.output([mpirun, "--version"]).contains("Open MPI")
+      isOpenMPI = Self.output([mpirun, "--version"]).contains("open-mpi.org")
     }
 
     struct Outcome {
@@ -51,6 +51,8 @@
       process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
       process.arguments = words
       var environment = ProcessInfo.processInfo.environment
+      // What looks into a crash outlives a launcher that ends its rank meanwhile, and would be waited for.
+      environment["SWIFT_BACKTRACE"] = environment["SWIFT_BACKTRACE"] ?? "enable=no"
       if getuid() == 0 {
         environment["OMPI_ALLOW_RUN_AS_ROOT"] = "1"
         environment["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
