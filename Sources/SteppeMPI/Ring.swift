@@ -5,8 +5,8 @@
   /// A sum over the ranks, in place, in pieces that go around their ring: in K − 1 steps each rank adds its own numbers to a piece that comes
   /// from the left and sends it on, in K − 1 more the finished pieces go around.
   ///
-  /// Every piece is summed in one order, so that the sums are the same bits on all ranks. On the way each rank's numbers are looked at once,
-  /// where they are read anyway: those that are sent first by the rank that they come to, the others by their own.
+  /// Every piece is summed in one order, so that the sums are the same bits on all ranks. A number that is not finite makes its sum so; whether
+  /// it came from the left or is the rank's own shows where the two are added.
   final class Ring<Scalar: TensorScalar> {
     private let values: UnsafeMutablePointer<Scalar>
     private let count: Int
@@ -52,22 +52,18 @@
       return true
     }
 
-    /// Adds what has arrived to a piece, a part at a time that the nearest cache holds.
+    /// Adds what has arrived to a piece, a part at a time that the nearest cache holds while it is looked at.
     private func add(_ piece: Range<Int>) {
       let length = 2048
       for start in stride(from: piece.lowerBound, to: piece.upperBound, by: length) {
         let count = min(length, piece.upperBound - start)
-        let (own, other) = (values + start, arrived.pointer + (start - piece.lowerBound))
-        if let onBroken {
-          func look(_ numbers: UnsafePointer<Scalar>, isOwn: Bool) {
-            if Scalar.kernels.all_finite(numbers, count) { return }
-            onBroken(start + ((0..<count).first { !numbers[$0].isFinite } ?? 0), isOwn)
-          }
-          look(own, isOwn: true)
-          // Later on sums arrive, the terms of which others have looked at.
-          if step == 0 { look(other, isOwn: false) }
-        }
-        Scalar.add(other, to: own, count: count)
+        let (sum, other) = (values + start, arrived.pointer + (start - piece.lowerBound))
+        Scalar.add(other, to: sum, count: count)
+        if Scalar.kernels.all_finite(sum, count) { continue }
+        let broken = (0..<count).first { !sum[$0].isFinite } ?? 0
+        // A sum that arrives broken was noticed where it broke.
+        if step > 0, !other[broken].isFinite { continue }
+        onBroken?(start + broken, other[broken].isFinite)
       }
     }
 
