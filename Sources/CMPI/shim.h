@@ -121,7 +121,8 @@ static inline int steppe_mpi_start(int *granted) {
   int provided = 0;
   const int code = MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &provided);
   *granted = provided >= MPI_THREAD_SERIALIZED;
-  return code;
+  // Open MPI reports here what goes wrong in its non-blocking collectives, whatever their communicator.
+  return code ? code : MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
 }
 
 static inline int steppe_mpi_is_started(int *flag) { return MPI_Initialized(flag); }
@@ -237,6 +238,8 @@ static inline void steppe_guard(const char *message, size_t length) {
   const pid_t guard = getpid(), child = fork();
   if (child < 0) return;
   if (child == 0) {
+    // Launchers signal process groups: the child would get what the guard passes on twice.
+    setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     // The guard may have ended before that was set.
     if (getppid() != guard) _exit(1);

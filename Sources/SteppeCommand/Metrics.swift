@@ -58,7 +58,7 @@ extension EpochMetrics {
 struct MetricsFile {
   private static let format = 1
   let path: String
-  let configuration: RunConfiguration
+  var configuration: RunConfiguration
   private(set) var epochs: [EpochMetrics] = []
 
   /// Metrics of a new run; nothing is written yet.

@@ -9,7 +9,7 @@ struct Ranks {
     let communicator: Communicator?
   #endif
 
-  /// Joins the others where `mpirun` has started this process or that is `asked` for.
+  /// Joins the others where `mpirun` has started this process with others, or that is `asked` for.
   ///
   /// The processors of a machine are shared out among its ranks, unless something else says how many threads each has.
   static func join(asked: Bool) throws -> Ranks {
@@ -31,6 +31,15 @@ struct Ranks {
             + "installed (script/setup --mpi) it is built by: swift build -c release --traits MPI --product steppe")
       }
       return Ranks()
+    #endif
+  }
+
+  /// How many there are.
+  var count: Int {
+    #if MPI
+      communicator?.size ?? 1
+    #else
+      1
     #endif
   }
 
@@ -129,15 +138,5 @@ struct Ranks {
   /// An error after which all ranks end together.
   private struct Agreed: Error {
     let error: any Error
-  }
-
-  extension RankError {
-    /// Whether every rank throws it.
-    fileprivate var isKnownToAll: Bool {
-      switch self {
-      case .failed, .different, .drifted: true
-      case .mpi, .silent, .late: false
-      }
-    }
   }
 #endif

@@ -22,8 +22,10 @@ struct RunConfiguration: Equatable {
   var batchSize = 128
   var epochs = 10
   var seed: UInt64 = 1
-  /// Part of it, for another number sums in another order.
+  /// Part of it, for another number sums in another order; each rank's.
   var threads = Parallel.threadCount
+  /// The processes that trained together when the run was last begun or resumed.
+  var ranks = 1
 
   /// What a layer's size and the number of classes may be.
   static let sizes = 1...1 << 20
@@ -109,6 +111,7 @@ extension RunConfiguration {
       .init("batch_size", .integer(batchSize)), .init("epochs", .integer(epochs)),
       // A string: JSON's readers round whole numbers beyond 2⁵³.
       .init("seed", .string(String(seed))), .init("threads", .integer(threads)),
+      .init("ranks", .integer(ranks)),
     ]
   }
 
@@ -140,5 +143,7 @@ extension RunConfiguration {
     epochs = try reader.integer("epochs", in: Self.counts)
     seed = try reader.unsigned("seed")
     threads = try reader.integer("threads", in: 1...Parallel.maximumThreadCount)
+    // Files of before it was there are of one process.
+    if try reader.has("ranks") { ranks = try reader.integer("ranks", in: Self.counts) }
   }
 }

@@ -78,7 +78,9 @@ struct Train: ParsableCommand {
     defer { withExtendedLifetime(lock) {} }
     var metrics = try ranks.agree {
       guard resume, ranks.isFirst else {
-        let metrics = MetricsFile(path: folder.metrics, configuration: try self.configuration(from: RunConfiguration()))
+        var configuration = try self.configuration(from: RunConfiguration())
+        configuration.ranks = ranks.count
+        let metrics = MetricsFile(path: folder.metrics, configuration: configuration)
         if !resume, ranks.isFirst { try checkIsFree(folder) }
         return metrics
       }
@@ -88,9 +90,13 @@ struct Train: ParsableCommand {
     }
     // The run's own settings, which only the first rank has read.
     if resume { metrics = try metrics.with(text: try ranks.share(metrics.configuration.text)) }
-    let configuration = metrics.configuration
     threads.apply(quiet: quiet || !ranks.isFirst)
-    if threads.threads == nil { Parallel.threadCount = configuration.threads }
+    // As many as before, for the same bits. Another number of ranks has other bits and shares the processors out otherwise.
+    if threads.threads == nil, metrics.configuration.ranks == ranks.count {
+      Parallel.threadCount = metrics.configuration.threads
+    }
+    (metrics.configuration.threads, metrics.configuration.ranks) = (Parallel.threadCount, ranks.count)
+    let configuration = metrics.configuration
 
     let (examples, specification) = try ranks.agree { try prepare(configuration) }
     if !resume {
@@ -176,7 +182,7 @@ struct Train: ParsableCommand {
     let metrics = try MetricsFile(reading: folder.metrics)
     let stored = metrics.configuration
     let asked = try configuration(from: stored)
-    for (old, new) in zip(stored.members, asked.members) where old != new && old.key != "threads" {
+    for (old, new) in zip(stored.members, asked.members) where old != new && !["threads", "ranks"].contains(old.key) {
       throw ValidationError(
         "--resume: expected no other settings than the run's, \(old.key) \(old.value.serialized()), "
           + "found \(new.value.serialized())")

@@ -32,7 +32,7 @@
     public var timeout = 20.0
 
     let library: MPILibrary
-    let health = StepHealth()
+    let health: StepHealth
     /// Apart from each other, so that messages of different purposes never meet.
     private let main, background, control, ringMessages: steppe_mpi_communicator
     /// How many rings have begun.
@@ -40,8 +40,10 @@
     /// Bytes of a piece from which on a ring costs less than whole messages in fewer rounds.
     private static let leastPiece = 8192
     let watch: RankWatch
-    /// What the first error was. Guarded by the library's lock.
+    /// What the first error was. Guarded by the library's lock, as is what follows.
     private var failure: RankError?
+    /// What has begun and is not done: MPI may use its memory. After an error that stays so to the end of the process.
+    private var underWay: [ObjectIdentifier: Transfer] = [:]
 
     /// The communicator of all processes; MPI is started at the first call.
     ///
@@ -80,6 +82,7 @@
       try MPILibrary.check("MPI_Comm_size", steppe_mpi_size(main, &size))
       try MPILibrary.check("MPI_Comm_split_type", steppe_mpi_local_size(main, &local))
       (self.rank, self.size, localSize) = (Int(rank), Int(size), Int(local))
+      health = StepHealth(rank: self.rank, size: self.size)
       watch = RankWatch(library, control, rank: self.rank, size: self.size, localSize: localSize)
       watch.start()
     }
@@ -90,9 +93,24 @@
     public func finish() throws(RankError) {
       try barrier()
       watch.stop()
+      moveRest()
       library.lock.lock()
       defer { library.lock.unlock() }
       try MPILibrary.check("MPI_Finalize", steppe_mpi_finish())
+    }
+
+    /// Lets the library move what it has to for a moment, such as connections that are still being made.
+    ///
+    /// MPICH 4.0 over UCX leaves that to MPI_Finalize, where a rank that is done waits for the others and moves nothing more: over
+    /// TCP they may wait for it for ever (pmodels/mpich#6596).
+    private func moveRest() {
+      guard size > localSize else { return }
+      let end = Clock.nanoseconds() + 100_000_000
+      while Clock.nanoseconds() < end {
+        var (found, rank): (Int32, Int32) = (0, 0)
+        library.lock.withLock { _ = steppe_mpi_probe(control, RankWatch.noTag, &found, &rank) }
+        usleep(200)
+      }
     }
 
     /// Ends all ranks at once.
@@ -164,10 +182,16 @@
     ///
     /// The result is the same bits on every rank, and again with the same number of ranks.
     public func allReduce(_ values: inout [Double], _ reduction: Reduction = .sum) throws(RankError) {
-      let count = values.count
-      try withMemory(of: &values) { memory throws(RankError) in
-        try finish(begin(allReduce: memory, count: count, STEPPE_MPI_DOUBLE, reduction.operation, "an all-reduce"))
-      }
+      let memory = ExchangeMemory.copying(values)
+      try finish(begin(allReduce: memory, count: values.count, STEPPE_MPI_DOUBLE, reduction.operation, "an all-reduce"))
+      memory.read(&values)
+    }
+
+    /// Merges what a training step came to, ``STEPPE_MPI_STEP_NUMBERS`` numbers. A collective.
+    func merge(step numbers: inout [Double]) throws(RankError) {
+      let memory = ExchangeMemory.copying(numbers)
+      try finish(begin(allReduce: memory, count: 1, STEPPE_MPI_STEP, STEPPE_MPI_MERGE, "the end of a training step"))
+      memory.read(&numbers)
     }
 
     /// Makes `tensor` that of all ranks, reduced element by element. A collective.
@@ -175,30 +199,32 @@
       _ tensor: inout Tensor<Scalar>, _ reduction: Reduction = .sum
     ) throws(RankError) {
       tensor.makeWritable()
-      if reduction == .sum { return try finish(begin(sum: tensor.address, count: tensor.count, "an all-reduce")) }
+      if reduction == .sum {
+        return try finish(begin(sum: tensor.address, count: tensor.count, "an all-reduce", holder: tensor))
+      }
       try finish(
         begin(
           allReduce: tensor.address, count: tensor.count, Self.type(of: Scalar.self), reduction.operation,
-          "an all-reduce"))
+          "an all-reduce", holder: tensor))
     }
 
     /// Makes `tensor`, of the same shape on all ranks, that of the rank `root`. A collective.
     public func broadcast<Scalar: TensorScalar>(_ tensor: inout Tensor<Scalar>, from root: Int = 0) throws(RankError) {
       tensor.makeWritable()
-      try broadcast(tensor.address, count: tensor.count, Self.type(of: Scalar.self), from: root)
+      try broadcast(tensor.address, count: tensor.count, Self.type(of: Scalar.self), from: root, holder: tensor)
     }
 
     /// The bytes of the rank `root`, however many. A collective.
     public func broadcast(_ bytes: [UInt8], from root: Int = 0) throws(RankError) -> [UInt8] {
+      func exchange<Element>(_ values: inout [Element], _ type: steppe_mpi_type) throws(RankError) {
+        let memory = ExchangeMemory.copying(values)
+        try broadcast(memory.pointer, count: values.count, type, from: root, holder: memory)
+        memory.read(&values)
+      }
       var count = [Int64(bytes.count)]
-      try withMemory(of: &count) { memory throws(RankError) in
-        try broadcast(memory, count: 1, STEPPE_MPI_INT64, from: root)
-      }
+      try exchange(&count, STEPPE_MPI_INT64)
       var result = rank == root ? bytes : [UInt8](repeating: 0, count: Int(count[0]))
-      let length = result.count
-      try withMemory(of: &result) { memory throws(RankError) in
-        try broadcast(memory, count: length, STEPPE_MPI_BYTE, from: root)
-      }
+      try exchange(&result, STEPPE_MPI_BYTE)
       return result
     }
 
@@ -219,23 +245,30 @@
 
     /// Returns when all ranks have come here. A collective.
     public func barrier() throws(RankError) {
-      try finish(begin("a barrier", on: main) { communicator, _, request in steppe_mpi_barrier(communicator, request) })
+      try finish(
+        begin("a barrier", on: main, holder: ()) { communicator, _, request in steppe_mpi_barrier(communicator, request)
+        })
     }
 
     // MARK: Beginning and finishing
 
-    /// A collective that is under way; what it works on must stay where it is until it is done.
+    /// A collective that is under way.
     final class Transfer {
       let what: String
       /// The rank's how manieth collective it is.
       let number: Int
+      private unowned let ranks: Communicator
       fileprivate var requests: [UnsafeMutablePointer<steppe_mpi_request>] = []
       /// Begins what comes when all requests are done; whether there was anything.
       fileprivate var next: () throws(RankError) -> Bool = { false }
+      /// What holds the memory that it works on.
+      private var holder: Any?
 
-      fileprivate init(_ what: String, number: Int) {
+      fileprivate init(_ what: String, number: Int, _ ranks: Communicator, holder: Any) {
         self.what = what
         self.number = number
+        self.ranks = ranks
+        self.holder = holder
       }
 
       deinit { for request in requests { request.deallocate() } }
@@ -262,6 +295,8 @@
             requests.removeLast()
           }
         } while try next()
+        (holder, next) = (nil, { false })
+        ranks.underWay[ObjectIdentifier(self)] = nil
         return true
       }
     }
@@ -270,13 +305,17 @@
       MemoryLayout<Scalar>.size == 4 ? STEPPE_MPI_FLOAT : STEPPE_MPI_DOUBLE
     }
 
-    /// Begins the reduction of `count` values in place; in the background it goes on while other collectives begin and end.
-    func begin(
+    /// Begins the reduction of `count` values in place.
+    ///
+    /// - Parameters:
+    ///   - holder: What holds the memory; it is kept until all is done.
+    ///   - inBackground: Whether it goes on while other collectives begin and end.
+    private func begin(
       allReduce values: UnsafeMutableRawPointer, count: Int, _ type: steppe_mpi_type, _ operation: steppe_mpi_operation,
-      _ what: String, inBackground: Bool = false
+      _ what: String, holder: Any, inBackground: Bool = false
     ) throws(RankError) -> Transfer {
       let transfer = try begin(
-        what, on: inBackground ? background : main, pieces: Self.pieces(count)
+        what, on: inBackground ? background : main, pieces: Self.pieces(count), holder: holder
       ) { range, communicator, registry, request in
         let start = values + range.lowerBound * Self.stride(of: type)
         return steppe_mpi_all_reduce(communicator, registry, start, Int32(range.count), type, operation, request)
@@ -285,38 +324,61 @@
       return transfer
     }
 
+    /// The same in memory of its own.
+    func begin(
+      allReduce memory: ExchangeMemory, count: Int, _ type: steppe_mpi_type, _ operation: steppe_mpi_operation,
+      _ what: String
+    ) throws(RankError) -> Transfer {
+      try begin(allReduce: memory.pointer, count: count, type, operation, what, holder: memory)
+    }
+
     /// Begins the sum of `count` numbers in place.
     ///
     /// Many go around the ranks' ring in as many pieces, once to be summed and once as sums (Patarasuk & Yuan 2009): each rank sends less than
     /// twice their bytes, however many ranks there are. Open MPI's own non-blocking all-reduce sends all of them in each of 2·log₂ K rounds
     /// where the result takes the place of what is reduced.
+    ///
+    /// - Parameters:
+    ///   - holder: What holds the memory; it is kept until all is done.
+    ///   - inBackground: Whether it goes on while other collectives begin and end.
+    ///   - onBroken: Called, in whichever thread, where numbers are not finite: of this rank, or of the one before it in the ring.
     func begin<Scalar: TensorScalar>(
-      sum values: UnsafeMutablePointer<Scalar>, count: Int, _ what: String, inBackground: Bool = false
+      sum values: UnsafeMutablePointer<Scalar>, count: Int, _ what: String, holder: Any, inBackground: Bool = false,
+      onBroken: ((_ place: Int, _ isOwn: Bool) -> Void)? = nil
     ) throws(RankError) -> Transfer {
       let bytes = count * MemoryLayout<Scalar>.stride
       guard size > 1, bytes >= size * Self.leastPiece, bytes / size < 1 << 30 else {
+        if let onBroken, !Scalar.kernels.all_finite(values, count) {
+          onBroken((0..<count).first { !values[$0].isFinite } ?? 0, true)
+        }
         return try begin(
-          allReduce: values, count: count, Self.type(of: Scalar.self), STEPPE_MPI_SUM, what, inBackground: inBackground)
+          allReduce: values, count: count, Self.type(of: Scalar.self), STEPPE_MPI_SUM, what, holder: holder,
+          inBackground: inBackground)
       }
-      let transfer = try begin(what, on: main, pieces: []) { _, _, _, _ in 0 }
+      let transfer = try begin(what, on: main, pieces: [], holder: holder) { _, _, _, _ in 0 }
       rings += 1
       // Messages of one ring never meet those of another.
       let ring = Ring(
-        values, count: count, rank: rank, size: size, tag: Int32(16 + rings % 16_384), rings: ringMessages)
+        values, count: count, rank: rank, size: size, tag: Int32(16 + rings % 16_384), rings: ringMessages,
+        onBroken: onBroken)
       transfer.next = { [unowned transfer] () throws(RankError) in try ring.advance(&transfer.requests) }
-      library.lock.lock()
-      defer { library.lock.unlock() }
-      _ = try transfer.next()
+      try library.lock.withLock { () throws(RankError) in
+        do throws(RankError) { _ = try transfer.next() } catch {
+          failure = failure ?? error
+          throw error
+        }
+      }
       if inBackground { watch.move(transfer) }
       return transfer
     }
 
     private func broadcast(
-      _ values: UnsafeMutableRawPointer, count: Int, _ type: steppe_mpi_type, from root: Int
+      _ values: UnsafeMutableRawPointer, count: Int, _ type: steppe_mpi_type, from root: Int, holder: Any
     ) throws(RankError) {
       require((0..<size).contains(root), "Communicator.broadcast: expected a rank in 0 ..< \(size), got \(root)")
       try finish(
-        begin("a broadcast", on: main, pieces: Self.pieces(count)) { range, communicator, registry, request in
+        begin("a broadcast", on: main, pieces: Self.pieces(count), holder: holder) {
+          range, communicator, registry, request in
           let start = values + range.lowerBound * Self.stride(of: type)
           return steppe_mpi_broadcast(communicator, registry, start, Int32(range.count), type, Int32(root), request)
         })
@@ -324,18 +386,16 @@
 
     private func gathered<Element>(_ values: [Element], _ type: steppe_mpi_type) throws(RankError) -> [Element] {
       guard let first = values.first else { return [] }
-      var own = values
-      var all = [Element](repeating: first, count: size * values.count)
+      let own = ExchangeMemory.copying(values)
+      var result = [Element](repeating: first, count: size * values.count)
+      let all = ExchangeMemory.copying(result)
       let count = Int32(values.count)
-      try withMemory(of: &own) { from throws(RankError) in
-        try withMemory(of: &all) { to throws(RankError) in
-          try finish(
-            begin("a gathering", on: main) { communicator, registry, request in
-              steppe_mpi_all_gather(communicator, registry, from, count, type, to, request)
-            })
-        }
-      }
-      return all
+      try finish(
+        begin("a gathering", on: main, holder: [own, all]) { communicator, registry, request in
+          steppe_mpi_all_gather(communicator, registry, own.pointer, count, type, all.pointer, request)
+        })
+      all.read(&result)
+      return result
     }
 
     /// MPI counts in 32 bits.
@@ -359,13 +419,13 @@
     ) -> Int32
 
     private func begin(
-      _ what: String, on communicator: steppe_mpi_communicator, _ start: Start
+      _ what: String, on communicator: steppe_mpi_communicator, holder: Any, _ start: Start
     ) throws(RankError) -> Transfer {
-      try begin(what, on: communicator, pieces: [0..<1]) { start($1, $2, $3) }
+      try begin(what, on: communicator, pieces: [0..<1], holder: holder) { start($1, $2, $3) }
     }
 
     private func begin(
-      _ what: String, on communicator: steppe_mpi_communicator, pieces: [Range<Int>],
+      _ what: String, on communicator: steppe_mpi_communicator, pieces: [Range<Int>], holder: Any,
       _ start: (
         Range<Int>, steppe_mpi_communicator, UnsafePointer<steppe_mpi_registry>,
         UnsafeMutablePointer<steppe_mpi_request>
@@ -375,7 +435,8 @@
       defer { library.lock.unlock() }
       if let failure { throw failure }
       let number = watch.sequence.add(1, ordering: .acquiringAndReleasing).newValue
-      let transfer = Transfer(what, number: number)
+      let transfer = Transfer(what, number: number, self, holder: holder)
+      underWay[ObjectIdentifier(transfer)] = transfer
       for piece in pieces {
         let request = UnsafeMutablePointer<steppe_mpi_request>.allocate(capacity: 1)
         request.initialize(to: steppe_mpi_request())
@@ -395,6 +456,8 @@
       do throws(RankError) {
         var patience = Patience(seconds: timeout)
         while try !library.lock.withLock({ () throws(RankError) in try transfer.test() }) {
+          // What goes on in the background gets the time that this one waits.
+          watch.moveOn()
           if patience.isOver() {
             try watch.examine(transfer, seconds: patience.seconds)
             patience.renew()
@@ -406,10 +469,8 @@
       }
     }
 
-    /// The error after which nothing more is exchanged.
-    func checkFailure() throws(RankError) {
-      if let failure = library.lock.withLock({ failure }) { throw failure }
-    }
+    /// The transfers of which MPI may use the memory.
+    package var transferCount: Int { library.lock.withLock { underWay.count } }
   }
 
   /// How a wait goes on: at once for what takes microseconds, then leaving the processor to others, then asleep between looks.
@@ -439,16 +500,29 @@
     }
   }
 
-  /// The memory of an array's elements for MPI.
-  private func withMemory<Element, Result>(
-    of array: inout [Element], _ body: (UnsafeMutableRawPointer) throws(RankError) -> Result
-  ) throws(RankError) -> Result {
-    // `withUnsafeMutableBytes` rethrows untyped, so the typed error is carried past it.
-    let result: Swift.Result<Result, RankError> = array.withUnsafeMutableBytes { bytes in
-      // An empty array has no address, and nothing is read of it.
-      let address = bytes.baseAddress ?? UnsafeMutableRawPointer(bitPattern: 16)!
-      do throws(RankError) { return .success(try body(address)) } catch { return .failure(error) }
+  /// Memory with a copy of what stands elsewhere, for MPI to work on.
+  final class ExchangeMemory {
+    let pointer: UnsafeMutableRawPointer
+    private let byteCount: Int
+
+    init(_ bytes: UnsafeRawBufferPointer) {
+      byteCount = bytes.count
+      pointer = .allocate(byteCount: max(byteCount, 1), alignment: 64)
+      // Nothing has no address.
+      if let address = bytes.baseAddress { pointer.copyMemory(from: address, byteCount: byteCount) }
     }
-    return try result.get()
+
+    static func copying<Element>(_ values: [Element]) -> ExchangeMemory {
+      values.withUnsafeBytes { ExchangeMemory($0) }
+    }
+
+    deinit { pointer.deallocate() }
+
+    /// Copies it back to where it came from.
+    func read(into bytes: UnsafeMutableRawBufferPointer) {
+      bytes.copyMemory(from: UnsafeRawBufferPointer(start: pointer, count: byteCount))
+    }
+
+    func read<Element>(_ values: inout [Element]) { values.withUnsafeMutableBytes { read(into: $0) } }
   }
 #endif

@@ -25,7 +25,11 @@
   /// Gradients are summed, not averaged: with each rank's share of the gradient of the batch's mean loss, as above, the sum is that gradient
   /// also where the shares are uneven. `Trainer.distribute(over:)` does all of this for a `Trainer`.
   ///
-  /// Every step calls the pullback as often as the first one did, and then ``finishGradients()``; all ranks take part in all of them.
+  /// A gradient that is not cleared after a step grows in the next one, as it does in one process. Where some ranks have no gradient of a
+  /// parameter it is the sum of the others'; where none has, there is none.
+  ///
+  /// Every step calls the pullback as often as the first one did, and then ``finishGradients()``; all ranks take part in all of them. A
+  /// model has one `DataParallel` at a time: a second one takes the first one's place.
   public final class DataParallel<Scalar: TensorScalar> {
     /// What is trained.
     public let model: any Layer<Scalar>
@@ -53,13 +57,12 @@
       checkInterval: Int = 100
     ) throws {
       self.init(joining: model, over: ranks, bucketBytes: bucketBytes, checkInterval: checkInterval)
-      var settings = ["version": SteppeVersion.current, "instruction set": InstructionSet.current]
-      for entry in model.state {
-        if case .tensor(let tensor) = entry.get() { settings["'\(entry.key)'"] = "\(tensor.shape)" }
-      }
-      try compare(settings)
+      try compare(sharedSettings(model.state))
       try copyFromFirst(model.state)
     }
+
+    /// How many buckets of gradients this step has sent off by now.
+    package var bucketsUnderWay: Int { buckets.begun }
 
     /// Without comparing or copying anything yet.
     init(joining model: any Layer<Scalar>, over ranks: Communicator, bucketBytes: Int, checkInterval: Int) {
@@ -70,6 +73,7 @@
       self.ranks = ranks
       self.checkInterval = checkInterval
       buckets = GradientBuckets(model.parameters, over: ranks, bytes: bucketBytes)
+      beginStep()
     }
 
     /// This rank's part of a batch's rows: consecutive ones, as many as on the other ranks or one more or less. Over an epoch the ranks'
@@ -83,10 +87,10 @@
     /// - Throws: ``RankError``: a gradient is not finite, with the rank on which it first was not; every ``checkInterval`` steps, copies of the
     ///   model have come apart; or a rank is missing. The gradients are cleared then.
     public func finishGradients() throws {
+      defer { beginStep() }
       _ = try endStep(StepSums(), failure: nil)
       // The copies as the optimizer left them after the last step.
       if step > 0 { try check(model.state, step: step) }
-      beginStep()
       step += 1
     }
 
@@ -94,12 +98,12 @@
 
     /// Throws the differences from rank 0.
     func compare(_ settings: [String: String]) throws {
-      if let layer = model.layerOfLocalStatistics, ranks.size > 1 {
-        throw RankError.failed(
-          rank: ranks.rank,
-          reason:
-            "\(layer) goes by the statistics of its own rank's batch: expected layers that do the same on all ranks; "
-            + "synchronized(over:) makes batch norm one of them")
+      let layer = model.layerOfLocalStatistics
+      if ranks.size > 1, let first = try ranks.firstRank(layer != nil) {
+        let reason =
+          "\(layer ?? "") goes by the statistics of its own rank's batch: expected layers that do the same on all ranks; "
+          + "synchronized(over:) makes batch norm one of them"
+        throw RankError.failed(rank: first, reason: try ranks.text(reason, from: first))
       }
       let own = JSONValue.object(settings.sorted { $0.key < $1.key }.map { .init($0.key, .string($0.value)) })
       let all = try ranks.allGather(Array(own.serialized().utf8)).map { bytes -> [String: String] in
@@ -182,33 +186,35 @@
     }
 
     package func beginStep() {
-      ranks.health.begin()
-      buckets.beginStep()
+      ranks.health.beginStep()
+      buckets.follow()
     }
 
     package func endStep(_ sums: StepSums, failure: (any Error)?) throws -> StepSums {
-      ranks.health.note(isFinite: failure == nil)
-      buckets.beginRest()
-      let isBroken = failure != nil || buckets.brokenParameter != nil
-      // The first place at which a rank had NaN, and among several ranks the first of them.
-      let blame = ranks.health.firstBroken.map { Double($0 * ranks.size + rank) } ?? .infinity
+      require(
+        !buckets.isReplaced,
+        "DataParallel: expected to be the only one of its model at a time, found that another was made of it since")
+      let health = ranks.health
+      if let failure { health.fail(Communicator.reason(failure)) }
+      let hasChanged = try buckets.finish()
       var numbers = [
-        sums.loss, Double(sums.correct), Double(sums.examples), sums.asksToStop ? 1 : 0, isBroken ? 1 : 0, blame,
+        sums.loss, Double(sums.correct), Double(sums.examples), sums.asksToStop ? 1 : 0, hasChanged ? 1 : 0,
+        health.order,
       ]
-      try numbers.withUnsafeMutableBufferPointer { buffer in
-        try ranks.finish(
-          ranks.begin(
-            allReduce: buffer.baseAddress!, count: 1, STEPPE_MPI_STEP, STEPPE_MPI_MERGE, "the end of a training step"))
+      try ranks.merge(step: &numbers)
+      let isRenewed = numbers[4] > 0
+      var order = numbers[5]
+      if isRenewed {
+        try buckets.renew()
+        var late = [0, 0, 0, 0, 0, health.order]
+        try ranks.merge(step: &late)
+        order = late[5]
       }
-      try buckets.finish()
-      if numbers[4] > 0 {
+      buckets.endStep(isRenewed: isRenewed, isGood: order.isInfinite)
+      if order.isFinite {
         for parameter in model.parameters { parameter.clearGradient() }
-        let culprit = Int(numbers[5]) % ranks.size
-        let own =
-          failure.map(Communicator.reason)
-          ?? buckets.brokenParameter.map { "the gradient of '\($0)' is not finite" }
-          ?? "the statistics of a batch norm are not finite"
-        throw RankError.failed(rank: culprit, reason: try ranks.text(own, from: culprit))
+        let (culprit, witness) = health.ranks(of: order)
+        throw RankError.failed(rank: culprit, reason: try ranks.text(health.reason, from: witness))
       }
       var result = StepSums()
       (result.loss, result.correct, result.examples) = (numbers[0], Int(numbers[1]), Int(numbers[2]))

@@ -4,62 +4,88 @@
   /// The gradients of a model's parameters on their way to the other ranks: buckets of about one size, in the order in which backward
   /// reaches their parameters, each begun as soon as its last gradient is there.
   ///
-  /// A parameter's gradient is taken to be complete when it has been added to as often as in the step before; in the first step all go at the
-  /// end. Small parameters share a bucket's memory; a large one is reduced where it stands.
+  /// A parameter's gradient is taken to be complete when it has been added to as often as in the step before. Which parameters have
+  /// gradients, the ranks tell each other at the end of the first step and whenever that has changed on one of them: those that all have
+  /// come first, those that only some have go at a step's end, and the others are not exchanged. Small parameters share a bucket's memory; a
+  /// large one is reduced where it stands.
   final class GradientBuckets<Scalar: TensorScalar> {
     private let ranks: Communicator
-    private let buckets: [Bucket]
-    /// How many of the buckets are under way.
-    private var begun = 0
-    /// The first parameter whose own gradient was found not finite in this step.
-    private(set) var brokenParameter: String?
+    /// The scalars from which on a bucket is full.
+    private let fullCount: Int
+    /// Each parameter once, in the order of backward.
+    private var entries: [Entry] = []
+    private var buckets: [Bucket] = []
+    /// How many of the buckets were begun in this step.
+    private(set) var begun = 0
+    /// Whether sums are being written to the gradients, which are no additions.
+    private var isWriting = false
+    private var failure: RankError?
 
-    private final class Entry {
+    /// A parameter, whose gradient it follows.
+    private final class Entry: GradientObserver {
       let parameter: Parameter<Scalar>
-      /// How often it was added to in this step, and in the last one.
+      private unowned let buckets: GradientBuckets
+      /// The bucket of which it is a part; nil where it is not exchanged.
+      var bucket: Int?
+      /// How often the gradient was added to in this step, and in the last one.
       var (additions, expected) = (0, 0)
+      /// Whether this rank has a gradient of its own in this step, and whether it had one in the last.
+      var (isOwn, wasOwn) = (false, false)
+      /// The ranks that have one.
+      var owners = 0
+      /// Whether the gradient was the sum of an earlier step when it was sent.
+      var isCarried = false
 
-      init(_ parameter: Parameter<Scalar>) { self.parameter = parameter }
+      init(_ parameter: Parameter<Scalar>, _ buckets: GradientBuckets) {
+        self.parameter = parameter
+        self.buckets = buckets
+      }
 
       var count: Int { parameter.value.count }
 
-      /// Whether the gradient is finite, as far as that costs next to nothing.
-      ///
-      /// A large weight's is a sum of products dyᵀ·x: where dy or x is not finite, a whole row of it is not or a whole column. Looking at one of
-      /// each finds both, in a thousandth of the time that all would take.
-      var isFinite: Bool {
-        guard parameter.hasGradient else { return true }
-        let gradient = parameter.writableGradient()
-        let rows = parameter.value.shape.first ?? 1
-        guard count > 4096, rows > 0 else { return Scalar.kernels.all_finite(gradient, count) }
-        let width = count / rows
-        return Scalar.kernels.all_finite(gradient, width) && (0..<rows).allSatisfy { gradient[$0 * width].isFinite }
+      /// Where nothing has cleared the sum of an earlier step, all ranks have it. It must count once: the first one keeps it.
+      func leaveSumToFirst() {
+        if parameter.isGradientSum, buckets.ranks.rank > 0 { parameter.clearGradient() }
+      }
+
+      func gradientWillChange() {
+        if !buckets.isWriting { leaveSumToFirst() }
+      }
+
+      func gradientDidChange() {
+        if !buckets.isWriting { buckets.added(to: self) }
       }
     }
 
     private final class Bucket {
-      let index: Int
       let entries: [Entry]
       let count: Int
       /// The entries that are not complete.
-      var missing: Int
+      private(set) var missing: Int
       /// Where several gradients are reduced together.
-      private(set) lazy var memory = Storage<Scalar>(count: count)
-      /// Whether the gradients were copied there in this step.
-      var isPacked = false
+      private lazy var memory = Storage<Scalar>(count: count)
+      /// The gradient that is reduced where it stands; nil where the gradients were copied in this step.
+      private var inPlace: Tensor<Scalar>?
       var transfer: Communicator.Transfer?
 
-      init(_ index: Int, _ parameters: [Parameter<Scalar>]) {
-        self.index = index
-        entries = parameters.map { Entry($0) }
+      init(_ entries: [Entry]) {
+        self.entries = entries
         count = entries.reduce(0) { $0 + $1.count }
         missing = entries.count
       }
 
-      /// Where the bucket's gradients stand, in one piece.
-      func packed() -> UnsafeMutablePointer<Scalar> {
-        isPacked = entries.count > 1 || !entries[0].parameter.hasGradient
-        guard isPacked else { return entries[0].parameter.writableGradient() }
+      /// Where the bucket's gradients stand, in one piece, and what holds that memory.
+      func packed() -> (pointer: UnsafeMutablePointer<Scalar>, holder: Any) {
+        for entry in entries {
+          entry.isCarried = entry.parameter.isGradientSum
+          entry.leaveSumToFirst()
+        }
+        let first = entries[0].parameter
+        if entries.count == 1, first.hasGradient {
+          let pointer = first.writableGradient()
+          inPlace = first.gradient
+          return (pointer, first.gradient)
+        }
         var place = memory.pointer
         for entry in entries {
           if entry.parameter.hasGradient {
@@ -70,102 +96,161 @@
           }
           place += entry.count
         }
-        return memory.pointer
+        return (memory.pointer, memory)
       }
 
+      /// Gives the sums to their parameters, as far as any rank had something to add. What has changed a gradient since it was sent is lost.
       func unpack() {
-        guard isPacked else { return }
+        if let sum = inPlace {
+          let parameter = entries[0].parameter
+          if !parameter.hasGradient || parameter.gradient.address != sum.address { parameter.gradient = sum }
+          return
+        }
         var place = memory.pointer
         for entry in entries {
-          if entry.parameter.hasGradient { entry.parameter.writableGradient().update(from: place, count: entry.count) }
+          if entry.owners > 0 || entry.isCarried {
+            entry.parameter.accumulate { gradient, _ in gradient.update(from: place, count: entry.count) }
+          }
           place += entry.count
         }
+      }
+
+      /// One more entry is complete.
+      func complete() { missing -= 1 }
+
+      func reset() {
+        missing = entries.count
+        (transfer, inPlace) = (nil, nil)
+      }
+
+      /// The name of the parameter to which a scalar of the bucket belongs.
+      func name(at index: Int) -> String {
+        var end = 0
+        let entry = entries.first { entry in
+          end += entry.count
+          return index < end
+        }
+        return (entry ?? entries[0]).parameter.name
       }
     }
 
     /// - Parameter bytes: The size from which on a bucket is full.
     init(_ parameters: [Parameter<Scalar>], over ranks: Communicator, bytes: Int) {
       self.ranks = ranks
-      let most = max(1, bytes / MemoryLayout<Scalar>.stride)
+      fullCount = max(1, bytes / MemoryLayout<Scalar>.stride)
       var seen: Set<ObjectIdentifier> = []
-      var groups: [[Parameter<Scalar>]] = []
+      entries = parameters.reversed().filter { seen.insert(ObjectIdentifier($0)).inserted }.map { Entry($0, self) }
+    }
+
+    private func grouped(_ entries: [Entry]) -> [Bucket] {
+      var groups: [[Entry]] = []
       // The room that is left in the last group.
       var room = 0
-      for parameter in parameters.reversed() where seen.insert(ObjectIdentifier(parameter)).inserted {
-        let count = parameter.value.count
+      for entry in entries {
         // What fills half a bucket has one of its own, and is not copied.
-        if room <= 0 || 2 * count >= most {
+        let isLarge = 2 * entry.count >= fullCount
+        if room <= 0 || isLarge {
           groups.append([])
-          room = 2 * count >= most ? 0 : most
+          room = isLarge ? 0 : fullCount
         }
-        groups[groups.count - 1].append(parameter)
-        room -= count
+        groups[groups.count - 1].append(entry)
+        room -= entry.count
       }
-      buckets = groups.enumerated().map { Bucket($0, $1) }
+      return groups.map { Bucket($0) }
+    }
+
+    /// From now on it is these buckets that the gradients are followed for.
+    func follow() {
       guard ranks.size > 1 else { return }
-      for bucket in buckets {
-        for entry in bucket.entries {
-          entry.parameter.onGradient = { [weak self, unowned bucket, unowned entry] in
-            self?.added(to: entry, in: bucket)
-          }
-        }
-      }
+      for entry in entries { entry.parameter.observer = entry }
     }
 
-    deinit {
-      for bucket in buckets { for entry in bucket.entries { entry.parameter.onGradient = nil } }
-    }
+    /// Whether other buckets have been made for the same parameters since.
+    var isReplaced: Bool { ranks.size > 1 && entries.contains { $0.parameter.observer !== $0 } }
 
-    /// The buckets' sizes in bytes, in their order.
-    var sizes: [Int] { buckets.map { $0.count * MemoryLayout<Scalar>.stride } }
-
-    func beginStep() { brokenParameter = nil }
-
-    private func added(to entry: Entry, in bucket: Bucket) {
-      require(
-        bucket.index >= begun,
-        "DataParallel: the gradient of '\(entry.parameter.name)' grew after it had been sent; each step must end with "
-          + "finishGradients(), and add to a parameter's gradient as often as the first step did")
+    private func added(to entry: Entry) {
       entry.additions += 1
+      if let bucket = entry.bucket, bucket < begun {
+        return ranks.health.fail(
+          "the gradient of '\(entry.parameter.name)' grew after it had been sent: expected each step to end with "
+            + "finishGradients(), and to add to a gradient as often as the step before")
+      }
       ranks.watch.moveOn()
-      guard entry.additions == entry.expected else { return }
-      bucket.missing -= 1
-      while begun < buckets.count, buckets[begun].missing == 0 { begin(buckets[begun]) }
+      guard let bucket = entry.bucket, entry.additions == entry.expected else { return }
+      buckets[bucket].complete()
+      while begun < buckets.count, buckets[begun].missing == 0 { beginNext() }
     }
 
-    /// Sends a bucket off. An error is kept by the communicator, and thrown at the end.
-    private func begin(_ bucket: Bucket) {
-      begun = bucket.index + 1
+    /// Sends off the next bucket. An error waits for the step's end.
+    private func beginNext() {
+      let (index, bucket) = (begun, buckets[begun])
+      begun += 1
       let memory = bucket.packed()
-      let broken = bucket.entries.first { !$0.isFinite }
-      ranks.health.note(isFinite: broken == nil)
-      brokenParameter = brokenParameter ?? broken?.parameter.name
-      bucket.transfer = try? ranks.begin(
-        sum: memory, count: bucket.count, "the gradient of '\(bucket.entries[0].parameter.name)'", inBackground: true)
-    }
-
-    /// Sends off what has not been.
-    func beginRest() {
-      guard ranks.size > 1 else { return }
-      while begun < buckets.count { begin(buckets[begun]) }
-    }
-
-    /// Returns when every gradient is the sum over the ranks.
-    func finish() throws(RankError) {
-      guard ranks.size > 1 else { return }
-      defer {
-        begun = 0
-        for bucket in buckets {
-          bucket.missing = bucket.entries.count
-          bucket.transfer = nil
-          for entry in bucket.entries { (entry.expected, entry.additions) = (entry.additions, 0) }
+      do throws(RankError) {
+        bucket.transfer = try ranks.begin(
+          sum: memory.pointer, count: bucket.count, "the gradient of '\(bucket.entries[0].parameter.name)'",
+          holder: memory.holder, inBackground: true
+        ) { [health = ranks.health] place, isOwn in
+          health.noteGradient(bucket: index, isOwn: isOwn, "the gradient of '\(bucket.name(at: place))' is not finite")
         }
+      } catch {
+        failure = failure ?? error
       }
-      for bucket in buckets {
-        if let transfer = bucket.transfer { try ranks.finish(transfer) }
-        bucket.unpack()
+    }
+
+    /// Sends off what has not been, and returns when all sums are there.
+    private func finishTransfers() throws(RankError) {
+      while begun < buckets.count { beginNext() }
+      if let failure { throw failure }
+      for bucket in buckets { if let transfer = bucket.transfer { try ranks.finish(transfer) } }
+    }
+
+    /// Ends the exchange of what the ranks are known to have gradients of.
+    ///
+    /// - Returns: Whether this rank has gradients of other parameters than in the step before.
+    func finish() throws(RankError) -> Bool {
+      guard ranks.size > 1 else { return false }
+      for entry in entries { entry.isOwn = entry.parameter.hasGradient && !entry.parameter.isGradientSum }
+      try finishTransfers()
+      return entries.contains { $0.isOwn != $0.wasOwn }
+    }
+
+    /// Tells the other ranks what this one has gradients of, and exchanges those that were left out. A collective.
+    func renew() throws(RankError) {
+      let own = entries.map { $0.isOwn ? UInt8(1) : 0 }
+      let all = try ranks.allGather(own)
+      for (index, entry) in entries.enumerated() { entry.owners = all.count { $0[index] == 1 } }
+      buckets += grouped(entries.filter { $0.bucket == nil && $0.owners > 0 })
+      try finishTransfers()
+    }
+
+    /// Ends the step.
+    ///
+    /// - Parameters:
+    ///   - isRenewed: Whether the ranks have told each other what they have gradients of.
+    ///   - isGood: Whether the sums become the parameters' gradients.
+    func endStep(isRenewed: Bool, isGood: Bool) {
+      if isGood {
+        isWriting = true
+        for bucket in buckets {
+          bucket.unpack()
+          for entry in bucket.entries { entry.parameter.markGradientAsSum() }
+        }
+        isWriting = false
       }
-      try ranks.checkFailure()
+      if isRenewed {
+        for entry in entries { entry.bucket = nil }
+        buckets =
+          grouped(entries.filter { $0.owners == ranks.size })
+          + grouped(entries.filter { (1..<ranks.size).contains($0.owners) })
+        for (index, bucket) in buckets.enumerated() { for entry in bucket.entries { entry.bucket = index } }
+      }
+      begun = 0
+      for bucket in buckets { bucket.reset() }
+      for entry in entries {
+        (entry.expected, entry.additions) = (entry.additions, 0)
+        entry.wasOwn = entry.isOwn
+      }
     }
   }
 #endif

@@ -11,9 +11,18 @@ public enum MPILaunch {
     #endif
   }
 
-  /// Whether `mpirun`, or a batch system in its place, has started this process.
-  public static var isLaunched: Bool {
-    // MPICH's, Open MPI's, and that of the interface which batch systems have.
-    ["PMI_RANK", "OMPI_COMM_WORLD_SIZE", "PMIX_RANK"].contains { (name: String) in getenv(name) != nil }
+  /// Whether `mpirun`, or a batch system in its place, has started this process as one of several.
+  ///
+  /// A process that is alone counts as not launched, whatever it has inherited from the shell of a batch system.
+  public static var isLaunched: Bool { processCount > 1 }
+
+  /// How many processes were started together; 1 where nothing is known of others.
+  static var processCount: Int {
+    func number(_ name: String) -> Int? { getenv(name).flatMap { Int(String(cString: $0)) } }
+    // Open MPI's and MPICH's.
+    if let size = number("OMPI_COMM_WORLD_SIZE") ?? number("PMI_SIZE") { return size }
+    // The interface that batch systems have tells only the rank; Slurm says beside it how many there are.
+    guard let rank = number("PMIX_RANK") else { return 1 }
+    return max(rank + 1, number("SLURM_STEP_NUM_TASKS") ?? 1)
   }
 }

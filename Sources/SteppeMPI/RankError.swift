@@ -16,6 +16,14 @@
     /// Copies of a value that all ranks must hold alike have come apart.
     case drifted(ranks: [Int], name: String, step: Int)
 
+    /// Whether every rank throws it, so that one can speak for all and they can end together; else it may be this rank's alone.
+    public var isKnownToAll: Bool {
+      switch self {
+      case .failed, .different, .drifted: true
+      case .mpi, .silent, .late: false
+      }
+    }
+
     /// One line with the rank and all that is known.
     public var description: String {
       switch self {

@@ -10,9 +10,9 @@
     ///
     /// To be called at the very beginning of a program, while it has one thread, before ``Communicator/world()``.
     public static func start() {
-      guard getenv("OMPI_COMM_WORLD_RANK") == nil, let rank = getenv("PMI_RANK").map({ String(cString: $0) }) else {
-        return
-      }
+      guard getenv("OMPI_COMM_WORLD_RANK") == nil, MPILaunch.isLaunched,
+        let rank = getenv("PMI_RANK").map({ String(cString: $0) })
+      else { return }
       let message = "steppe: rank \(rank) was ended by a signal: it was killed, or failed\n"
       steppe_guard(message, message.utf8.count)
     }

@@ -20,6 +20,8 @@
     private let processors = sysconf(Int32(_SC_NPROCESSORS_ONLN))
     private var thread = pthread_t()
     private let isStopped = Atomic<Bool>(false)
+    /// When messages were last moved, by whichever thread.
+    private let lastMove = Atomic<UInt64>(0)
     /// Wakes the thread.
     private let event = steppe_event_descriptor()
     /// What goes on in the background, and what guards it.
@@ -37,6 +39,8 @@
     /// How long an answer may take, in seconds.
     private static let answerTime = 3.0
     private static let (queryTag, answerTag): (Int32, Int32) = (1, 2)
+    /// What no message has.
+    static let noTag: Int32 = 3
 
     init(_ library: MPILibrary, _ control: steppe_mpi_communicator, rank: Int, size: Int, localSize: Int) {
       self.library = library
@@ -74,13 +78,18 @@
     }
 
     /// Moves on what goes on in the background, unless another thread is at it: whoever holds the library's lock moves messages too.
-    func moveOn(_ more: () -> Void = {}) {
+    func moveOn() {
+      if movingLock.withLock({ !moving.isEmpty }) { moveOn {} }
+    }
+
+    private func moveOn(_ more: () -> Void) {
       let transfers = movingLock.withLock { moving }
       guard library.lock.tryLock() else { return }
       // An error comes up again in the thread that waits.
       let done = transfers.map { (try? $0.test()) ?? true }
       more()
       library.lock.unlock()
+      lastMove.store(Clock.nanoseconds(), ordering: .relaxed)
       let finished = Set(zip(transfers, done).filter(\.1).map { ObjectIdentifier($0.0) })
       if !finished.isEmpty { movingLock.withLock { moving.removeAll { finished.contains(ObjectIdentifier($0)) } } }
     }
@@ -98,10 +107,14 @@
       var lastLook: UInt64 = 0
       var hasWork = false
       while !isStopped.load(ordering: .acquiring) {
-        sleep(nanoseconds: hasWork ? short : Self.long)
-        moveOn {
-          let now = Clock.nanoseconds()
-          if now - lastLook > UInt64(Self.long) / 2 {
+        let pause = hasWork ? short : Self.long
+        sleep(nanoseconds: pause)
+        let now = Clock.nanoseconds()
+        let isAnswerDue = now - lastLook > UInt64(Self.long) / 2
+        // Where the program has looked meanwhile, this thread need not take its processor.
+        if isAnswerDue || !hasWork || lastMove.load(ordering: .relaxed) + UInt64(pause) < now {
+          moveOn {
+            guard isAnswerDue else { return }
             answer()
             lastLook = now
           }
@@ -183,13 +196,14 @@
         var replies: [(rank: Int, letter: Letter)] = []
         for other in others {
           let (query, reply) = (Letter([Int64(transfer.number)]), Letter())
+          // They last until MPI is done with them, if ever.
+          letters += [query, reply]
           try MPILibrary.check(
             "MPI_Irecv",
             steppe_mpi_receive(control, reply.numbers, Letter.bytes, Int32(other), Self.answerTag, reply.request))
           try MPILibrary.check(
             "MPI_Isend",
             steppe_mpi_send(control, query.numbers, Letter.bytes, Int32(other), Self.queryTag, query.request))
-          letters.append(query)
           replies.append((other, reply))
         }
         return replies
@@ -204,8 +218,6 @@
         usleep(1000)
       }
       if let silent = missing.first {
-        // MPI may still write to what it was given for the answers.
-        library.lock.withLock { letters += missing.map(\.letter) }
         throw .silent(rank: silent.rank, waitingFor: transfer.what, seconds: seconds)
       }
       let late = replies.filter { Int($0.letter.numbers[1]) < transfer.number && $0.letter.numbers[2] == 0 }

@@ -5,7 +5,8 @@
   /// A sum over the ranks, in place, in pieces that go around their ring: in K − 1 steps each rank adds its own numbers to a piece that comes
   /// from the left and sends it on, in K − 1 more the finished pieces go around.
   ///
-  /// Every piece is summed in one order, so that the sums are the same bits on all ranks.
+  /// Every piece is summed in one order, so that the sums are the same bits on all ranks. A number that is not finite makes its sum so; whether
+  /// it came from the left or is the rank's own shows where the two are added.
   final class Ring<Scalar: TensorScalar> {
     private let values: UnsafeMutablePointer<Scalar>
     private let count: Int
@@ -13,6 +14,7 @@
     private let size: Int
     private let tag: Int32
     private let communicator: steppe_mpi_communicator
+    private let onBroken: ((_ place: Int, _ isOwn: Bool) -> Void)?
     /// What comes from the left to be added.
     private let arrived: Storage<Scalar>
     /// The step that is under way; -1 before the first.
@@ -20,10 +22,11 @@
 
     init(
       _ values: UnsafeMutablePointer<Scalar>, count: Int, rank: Int, size: Int, tag: Int32,
-      rings communicator: steppe_mpi_communicator
+      rings communicator: steppe_mpi_communicator, onBroken: ((_ place: Int, _ isOwn: Bool) -> Void)?
     ) {
       (self.values, self.count, self.rank, self.size, self.tag) = (values, count, rank, size, tag)
       self.communicator = communicator
+      self.onBroken = onBroken
       arrived = Storage(count: (count + size - 1) / size + 16)
     }
 
@@ -33,10 +36,7 @@
 
     /// Ends a step and begins the next one; whether there is one.
     func advance(_ requests: inout [UnsafeMutablePointer<steppe_mpi_request>]) throws(RankError) -> Bool {
-      if (0..<size - 1).contains(step) {
-        let piece = piece(rank - step - 1)
-        Scalar.add(arrived.pointer, to: values + piece.lowerBound, count: piece.count)
-      }
+      if (0..<size - 1).contains(step) { add(piece(rank - step - 1)) }
       step += 1
       guard step < 2 * (size - 1) else { return false }
       let isSumming = step < size - 1
@@ -50,6 +50,21 @@
         steppe_mpi_send(communicator, values + sent.lowerBound, bytes(sent), Int32((rank + 1) % size), tag, $0)
       }
       return true
+    }
+
+    /// Adds what has arrived to a piece, a part at a time that the nearest cache holds while it is looked at.
+    private func add(_ piece: Range<Int>) {
+      let length = 2048
+      for start in stride(from: piece.lowerBound, to: piece.upperBound, by: length) {
+        let count = min(length, piece.upperBound - start)
+        let (sum, other) = (values + start, arrived.pointer + (start - piece.lowerBound))
+        Scalar.add(other, to: sum, count: count)
+        if Scalar.kernels.all_finite(sum, count) { continue }
+        let broken = (0..<count).first { !sum[$0].isFinite } ?? 0
+        // A sum that arrives broken was noticed where it broke.
+        if step > 0, !other[broken].isFinite { continue }
+        onBroken?(start + broken, other[broken].isFinite)
+      }
     }
 
     private func bytes(_ piece: Range<Int>) -> Int32 { Int32(piece.count * MemoryLayout<Scalar>.stride) }

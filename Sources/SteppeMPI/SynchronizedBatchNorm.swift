@@ -45,40 +45,35 @@
     init(_ ranks: Communicator) { self.ranks = ranks }
 
     func merge(_ moments: UnsafeMutablePointer<Double>, channels: Int) {
-      let count = channels * Int(STEPPE_MPI_MOMENT_NUMBERS)
-      ranks.health.note(isFinite: Double.kernels.all_finite(moments, count))
-      reduce(moments, channels, STEPPE_MPI_MOMENTS, STEPPE_MPI_MERGE, "the statistics of a batch norm")
+      let numbers = UnsafeMutableBufferPointer(start: moments, count: channels * Int(STEPPE_MPI_MOMENT_NUMBERS))
+      reduce(numbers, isForward: true) { memory throws(RankError) in
+        try ranks.begin(
+          allReduce: memory, count: channels, STEPPE_MPI_MOMENTS, STEPPE_MPI_MERGE, "the statistics of a batch norm")
+      }
     }
 
     func add(_ sums: UnsafeMutablePointer<Double>, count: Int) {
-      ranks.health.note(isFinite: Double.kernels.all_finite(sums, count))
-      reduce(sums, count, STEPPE_MPI_DOUBLE, STEPPE_MPI_SUM, "the gradients of a batch norm")
+      reduce(UnsafeMutableBufferPointer(start: sums, count: count), isForward: false) { memory throws(RankError) in
+        try ranks.begin(
+          allReduce: memory, count: count, STEPPE_MPI_DOUBLE, STEPPE_MPI_SUM, "the gradients of a batch norm")
+      }
     }
 
     private func reduce(
-      _ values: UnsafeMutablePointer<Double>, _ count: Int, _ type: steppe_mpi_type, _ operation: steppe_mpi_operation,
-      _ what: String
+      _ numbers: UnsafeMutableBufferPointer<Double>, isForward: Bool,
+      _ begin: (ExchangeMemory) throws(RankError) -> Communicator.Transfer
     ) {
+      guard let address = numbers.baseAddress else { return }
+      ranks.health.noteExchange(
+        isFinite: Double.kernels.all_finite(address, numbers.count), isForward: isForward)
       guard ranks.size > 1 else { return }
+      let memory = ExchangeMemory(UnsafeRawBufferPointer(numbers))
       do throws(RankError) {
-        try ranks.finish(ranks.begin(allReduce: values, count: count, type, operation, what))
+        try ranks.finish(begin(memory))
+        memory.read(into: UnsafeMutableRawBufferPointer(numbers))
       } catch {
         // The communicator keeps it.
       }
-    }
-  }
-
-  /// Where in a step this rank's own numbers first were not finite: at which of the places that all ranks pass in the same order. NaN is on
-  /// all ranks after the next exchange; the rank that had it first is to blame.
-  final class StepHealth {
-    private(set) var places = 0
-    private(set) var firstBroken: Int?
-
-    func begin() { (places, firstBroken) = (0, nil) }
-
-    func note(isFinite: Bool) {
-      places += 1
-      if !isFinite, firstBroken == nil { firstBroken = places }
     }
   }
 #endif

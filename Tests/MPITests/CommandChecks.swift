@@ -14,7 +14,9 @@
       check("command: without mpirun") { try alone() }
       check("command: resumed on the same ranks after one was killed") { try killed() }
       check("command: resumed on more ranks and on one") { try resumed() }
+      check("command: threads of a resumed run") { try threads() }
       check("command: stopped by a signal") { try stopped() }
+      check("command: stopped by Ctrl-C") { try stoppedByLauncher() }
       check("command: ranks with different seeds") { try different() }
       check("command: one rank without its data") { try missingData() }
       check("command: a residual network") { try images() }
@@ -173,6 +175,40 @@
           problems.expect(abs(a.loss - b.loss) <= 1e-3 * b.loss, "epoch \(a.epoch): \(a.loss), expected \(b.loss)")
         }
       }
+      return problems.list
+    }
+
+    /// A run takes its threads along to as many ranks; others share the processors out.
+    private func threads() throws -> [String] {
+      let (problems, folder) = (Problems(), try folder())
+      let processors = Parallel.availableProcessors
+      func run(_ ranks: Int, _ more: [String], expecting threads: Int...) {
+        let words = (ranks > 0 ? launcher.launch(ranks) : []) + [command, "train", "--output", "run"] + more
+        let outcome = launcher.run(words, in: folder.path)
+        problems.expect(
+          outcome.code == 0 && threads.contains { outcome.text.contains("examples, \($0) threads") },
+          "\(ranks) ranks, \(more): expected \(threads) threads, found code \(outcome.code): \(outcome.text)")
+      }
+      let more = processors + 1
+      run(0, Self.data + ["--hidden", "8", "--epochs", "1", "--threads", "\(more)"], expecting: more)
+      run(0, ["--resume"], expecting: more)
+      // The launcher may put each on a host of its own.
+      run(2, ["--resume"], expecting: max(1, processors / 2), processors)
+      run(2, ["--resume", "--threads", "\(more)"], expecting: more)
+      run(2, ["--resume"], expecting: more)
+      run(0, ["--resume"], expecting: processors)
+      return problems.list
+    }
+
+    /// The launcher passes a Ctrl-C on to the ranks, each of which must count it once: MPICH's as it is, Open MPI's as a SIGTERM.
+    private func stoppedByLauncher() throws -> [String] {
+      let (problems, folder) = (Problems(), try folder())
+      let outcome = interrupted(train(2, ["--epochs", "5000", "--output", "run"]), in: folder, run: "run", epochs: 2) {
+        kill($0.processIdentifier, SIGINT)
+      }
+      // MPICH's launcher ends with the ranks' code or with none.
+      problems.expect(outcome.seconds < 30, "\(outcome.seconds) s: \(outcome.text)")
+      problems.expect(outcome.text.contains("steppe: interrupted after step "), outcome.text)
       return problems.list
     }
 

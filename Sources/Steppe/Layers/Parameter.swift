@@ -1,3 +1,11 @@
+/// Follows how a parameter's gradient is gathered, as processes that train together do.
+package protocol GradientObserver: AnyObject {
+  /// Comes before something is added to the gradient, or takes its place.
+  func gradientWillChange()
+  /// Comes after it.
+  func gradientDidChange()
+}
+
 /// A tensor that training changes, and its gradient.
 ///
 /// A reference: the layer that computes with it and the optimizer that moves it hold the same one.
@@ -32,7 +40,8 @@ public final class Parameter<Scalar: TensorScalar> {
   public var gradient: Tensor<Scalar> {
     get { hasGradient ? gathered! : Tensor.zeros(shape: value.shape) }
     set {
-      defer { onGradient?() }
+      willChangeGradient()
+      defer { observer?.gradientDidChange() }
       require(
         newValue.shape == value.shape,
         "Parameter '\(name)': expected a gradient of shape \(value.shape), got \(newValue.shape)")
@@ -42,11 +51,14 @@ public final class Parameter<Scalar: TensorScalar> {
     }
   }
 
-  /// Called whenever something has been added to the gradient.
-  package var onGradient: (() -> Void)?
+  /// Who follows how the gradient is gathered.
+  package weak var observer: (any GradientObserver)?
 
   /// Whether anything was gathered since the gradient was last cleared.
   public private(set) var hasGradient = false
+
+  /// Whether what was gathered is the sum over the processes that train together, which all of them hold, and nothing was added to it since.
+  package private(set) var isGradientSum = false
 
   /// The gradient's memory, kept from step to step; what it holds counts only where `hasGradient`.
   private var gathered: Tensor<Scalar>?
@@ -64,6 +76,15 @@ public final class Parameter<Scalar: TensorScalar> {
   public func clearGradient() {
     isZeroed = isZeroed && !hasGradient
     hasGradient = false
+    isGradientSum = false
+  }
+
+  /// Notes that the gradient, if there is one, has become the sum over the processes.
+  package func markGradientAsSum() { isGradientSum = hasGradient }
+
+  private func willChangeGradient() {
+    observer?.gradientWillChange()
+    isGradientSum = false
   }
 
   /// The gradient's memory, for an optimizer that applies it; afterwards the gradient is zero. `leavingZeros` says that the optimizer
@@ -71,6 +92,7 @@ public final class Parameter<Scalar: TensorScalar> {
   package func takeGradient(leavingZeros: Bool) -> UnsafeMutablePointer<Scalar> {
     let address = writableGradient()
     hasGradient = false
+    isGradientSum = false
     isZeroed = leavingZeros
     return address
   }
@@ -78,6 +100,7 @@ public final class Parameter<Scalar: TensorScalar> {
   /// Adds to the gradient: `body` gets its memory and whether what stands there counts (else it is to be
   /// written over).
   package func accumulate(_ body: (_ gradient: UnsafeMutablePointer<Scalar>, _ adding: Bool) -> Void) {
+    willChangeGradient()
     var memory = gathered ?? Tensor(uninitialized: value.shape)
     gathered = nil
     if hasGradient {
@@ -87,10 +110,11 @@ public final class Parameter<Scalar: TensorScalar> {
       isZeroed = false
     }
     body(memory.address, hasGradient || isZeroed)
-    gathered = memory
+    // No second reference may be left while the observer looks at it, or what it changes would be a copy.
+    gathered = consume memory
     hasGradient = true
     isZeroed = false
-    onGradient?()
+    observer?.gradientDidChange()
   }
 
   /// Where the gathered gradient stands, to be changed in place; good until the parameter is next used.
@@ -105,6 +129,7 @@ public final class Parameter<Scalar: TensorScalar> {
 
   /// Adds `change` to the gradient.
   package func accumulate(_ change: Tensor<Scalar>) {
+    willChangeGradient()
     guard hasGradient, var sum = gathered else {
       gradient = change
       return
@@ -112,8 +137,8 @@ public final class Parameter<Scalar: TensorScalar> {
     // The only reference while it grows, so that it grows in place.
     gathered = nil
     sum += change
-    gathered = sum
-    onGradient?()
+    gathered = consume sum
+    observer?.gradientDidChange()
   }
 
   /// Where an optimizer changes the value in place; good until the parameter is next used.

@@ -254,11 +254,6 @@ public final class Trainer<Scalar: TensorScalar> {
   private func trainStep(_ rows: [Int], of data: any DataSource<Scalar>) throws -> Bool {
     let sums: StepSums
     if let group { sums = try gradientStep(rows, of: data, in: group) } else { sums = try gradientStep(rows, of: data) }
-    if let schedule {
-      let rate = schedule.rate(at: state.step)
-      try checkRate(rate, "the schedule's rate at step \(state.step)")
-      optimizer.learningRate = rate
-    }
     optimizer.step()
     state.step += 1
     state.epoch.loss += sums.loss
@@ -268,7 +263,16 @@ public final class Trainer<Scalar: TensorScalar> {
     return sums.asksToStop
   }
 
+  /// Gives the optimizer the schedule's rate of the coming step.
+  func applySchedule() throws(TrainingError) {
+    guard let schedule else { return }
+    let rate = schedule.rate(at: state.step)
+    try checkRate(rate, "the schedule's rate at step \(state.step)")
+    optimizer.learningRate = rate
+  }
+
   private func gradientStep(_ rows: [Int], of data: any DataSource<Scalar>) throws -> StepSums {
+    try applySchedule()
     let generators = model.randomGenerators
     let (features, labels) = try checkedExamples(rows, of: data)
     let (output, pullback) = model.forward(features)
@@ -321,7 +325,7 @@ public final class Trainer<Scalar: TensorScalar> {
   ) throws -> EpochRecord {
     try agreed { try checkFinite() }
     let result = try validation.map { try evaluated($0) }
-    if let result, !result.loss.isFinite { throw notFinite(.validationLoss) }
+    if let result { try agreed { if !result.loss.isFinite { throw notFinite(.validationLoss) } } }
     let epoch = state.position.epoch + 1
     let record = EpochRecord(
       epoch: epoch, step: state.step, trainingLoss: state.epoch.meanLoss, trainingAccuracy: state.epoch.accuracy,
@@ -366,7 +370,7 @@ public final class Trainer<Scalar: TensorScalar> {
     }
   }
 
-  private func notFinite(_ place: NonFinitePlace) -> TrainingError {
+  func notFinite(_ place: NonFinitePlace) -> TrainingError {
     .notFinite(place: place, epoch: state.position.epoch + 1, step: state.step + 1, checkpoint: lastCheckpoint)
   }
 }

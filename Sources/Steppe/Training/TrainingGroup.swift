@@ -43,6 +43,15 @@ package struct StepSums: Equatable {
   package init() {}
 }
 
+/// What processes that train together must have in common, whatever they train: their build, and what they hold of `entries`.
+package func sharedSettings<Scalar: TensorScalar>(_ entries: [StateEntry<Scalar>]) -> [String: String] {
+  var result = ["version": SteppeVersion.current, "instruction set": InstructionSet.current]
+  for entry in entries {
+    result["'\(entry.key)'"] = if case .tensor(let tensor) = entry.get() { "\(tensor.shape)" } else { "a number" }
+  }
+  return result
+}
+
 // How a trainer goes with others.
 extension Trainer {
   /// The processes that train together; 1 for this one alone.
@@ -68,12 +77,7 @@ extension Trainer {
   /// Compares settings with the other processes, and begins where the first one stands.
   func join() throws {
     guard let group else { return }
-    var settings = settings!
-    settings["version"] = SteppeVersion.current
-    settings["instruction set"] = InstructionSet.current
-    for entry in model.state + optimizer.state {
-      if case .tensor(let tensor) = entry.get() { settings["'\(entry.key)'"] = "\(tensor.shape)" }
-    }
+    var settings = settings!.merging(sharedSettings(model.state + optimizer.state)) { $1 }
     for (index, generator) in model.randomGenerators.enumerated() {
       settings["random generator \(index)"] = "seed \(generator.seed), stream \(generator.stream)"
     }
@@ -98,7 +102,8 @@ extension Trainer {
     }
     let json = try JSONValue(parsing: bytes)
     if let record = json["record"].flatMap({ TrainingRecord($0) }) { state = record.state }
-    if case .string(let path)? = json["checkpoint"] { lastCheckpoint = path }
+    // None where the first has none, even if this process knows one: all must agree on whether the run is new.
+    if case .string(let path)? = json["checkpoint"] { lastCheckpoint = path } else { lastCheckpoint = nil }
     if case .array(let positions)? = json["positions"] {
       model.randomGenerators = zip(model.randomGenerators, positions).map { generator, position in
         guard case .string(let text) = position, let position = UInt64(text) else { return generator }
@@ -122,9 +127,10 @@ extension Trainer {
     var features = Tensor<Scalar>.zeros(shape: [0] + data.featureShape)
     var labels: [Int] = []
     do {
+      try applySchedule()
       if failure == nil, !own.isEmpty { (features, labels) = try checkedExamples(own, of: data) }
     } catch {
-      failure = error
+      failure = failure ?? error
     }
     // With enough of them that no batch norm lacks a variance for want of this process's.
     if failure != nil { features = .zeros(shape: [max(2, own.count)] + data.featureShape) }
@@ -164,6 +170,7 @@ extension Trainer {
     let part = try group.agree {
       let shape = try model.outputShape(for: [min(size, data.count)] + data.featureShape, training: false)
       let sums = try evaluationSums({ model($0) }, on: data, rows: rows, batchSize: size, loss: loss)
+      guard sums.loss.isFinite else { throw notFinite(.validationLoss) }
       // A process without a batch has not seen how wide the scores are.
       let classes = max(data.classes, shape.last ?? 0)
       return (loss: sums.loss, confusion: sums.confusion.widened(to: classes))

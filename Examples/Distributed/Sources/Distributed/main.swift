@@ -1,6 +1,7 @@
 // Training on several processes: mpirun -n 4 Distributed
 //
 // Every process makes the same model and goes through the same batches, of which each takes its part. Rank 0 reports.
+import Foundation
 import Steppe
 import SteppeMPI
 
@@ -34,7 +35,10 @@ do {
   }
   try ranks.finish()
 } catch {
-  // What goes wrong on one rank, the others learn; one that is alone with it ends them too.
-  if ranks.rank == 0 { print("rank 0: \(error)") }
+  // Rank 0 speaks for all where all know of it; a rank that is alone with an error says so itself, and ends the others too.
+  let isKnownToAll = (error as? RankError)?.isKnownToAll ?? false
+  if ranks.rank == 0 || !isKnownToAll {
+    FileHandle.standardError.write(Data("rank \(ranks.rank): \(error)\n".utf8))
+  }
   ranks.abort()
 }
