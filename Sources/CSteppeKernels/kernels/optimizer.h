@@ -1,12 +1,11 @@
 // Optimizers: parameters, gradients and state in one pass.
 //
-// The arithmetic is double for float parameters too, and each result is rounded once: gradients that nearly cancel weight decay,
-// and updates that nearly cancel a parameter, would otherwise cost most of its digits. The pass is bound by memory, so this is
-// nearly free, as long as a step takes one vector of doubles: two would pass through shuffles on their way to and from floats.
+// The arithmetic is the scalar's own: in double, a float pass would wait for conversions, roots and divisions instead of memory. Fused
+// multiplications and additions leave each result within a few ulps of its greatest term.
 
 // What a pass does: constants at each call, or settings that a loop would only test again and again.
 typedef struct K(plan) {
-  double rate, scale, decay, shrink, momentum, blend, beta1, beta2, epsilon;
+  scalar rate, scale, decay, shrink, momentum, blend, beta1, blend1, beta2, beta2_rest, blend2, epsilon;
   bool nesterov, first, decoupled;
 } K(plan);
 
@@ -19,9 +18,15 @@ typedef enum K(rule) {
   K(adam_rule)
 } K(rule);
 
-// One slice of the parameters: the formulas of the table's comments. `s` and `t` are the rule's state, in its order.
-INLINE void K(update)(const K(rule) rule, const K(plan) k, slice *p, slice g, slice *s, slice *t) {
-  doubles parameter = AS_DOUBLES(*p), gradient = AS_DOUBLES(g) * k.scale;
+// The running average of squared gradients. β₂ is near 1, and its rounding to float alone would be felt 1 / (1 - β₂) times in the long run
+// (3e-5 for 0.999): it comes in two parts.
+INLINE vector K(average_squares)(const K(plan) k, vector squares, vector gradient) {
+  return squares * k.beta2 + (squares * k.beta2_rest + gradient * (gradient * k.blend2));
+}
+
+// One vector of the parameters: the formulas of the table's comments. `s` and `t` are the rule's state, in its order.
+INLINE void K(update)(const K(rule) rule, const K(plan) k, vector *p, vector g, vector *s, vector *t) {
+  vector parameter = *p, gradient = g * k.scale;
   if (k.decoupled) {
     parameter -= parameter * k.shrink;
   } else {
@@ -30,80 +35,73 @@ INLINE void K(update)(const K(rule) rule, const K(plan) k, slice *p, slice g, sl
   if (rule == K(plain_sgd)) {
     parameter -= gradient * k.rate;
   } else if (rule == K(momentum_sgd)) {
-    const doubles velocity = k.first ? gradient : AS_DOUBLES(*s) * k.momentum + gradient * k.blend;
-    *s = AS_SLICE(velocity);
+    const vector velocity = k.first ? gradient : *s * k.momentum + gradient * k.blend;
+    *s = velocity;
     parameter -= (k.nesterov ? gradient + velocity * k.momentum : velocity) * k.rate;
   } else if (rule == K(adagrad_rule)) {
-    const doubles squares = AS_DOUBLES(*s) + gradient * gradient;
-    *s = AS_SLICE(squares);
-    parameter -= gradient * k.rate / (__builtin_elementwise_sqrt(squares) + k.epsilon);
+    *s += gradient * gradient;
+    parameter -= gradient * k.rate / (__builtin_elementwise_sqrt(*s) + k.epsilon);
   } else if (rule == K(plain_rmsprop) || rule == K(momentum_rmsprop)) {
-    const doubles squares = AS_DOUBLES(*s) * k.beta2 + gradient * gradient * (1 - k.beta2);
-    *s = AS_SLICE(squares);
-    doubles change = gradient / (__builtin_elementwise_sqrt(squares) + k.epsilon);
+    *s = K(average_squares)(k, *s, gradient);
+    vector change = gradient / (__builtin_elementwise_sqrt(*s) + k.epsilon);
     if (rule == K(momentum_rmsprop)) {
-      change += AS_DOUBLES(*t) * k.momentum;
-      *t = AS_SLICE(change);
+      change += *t * k.momentum;
+      *t = change;
     }
     parameter -= change * k.rate;
   } else {
-    const doubles mean = AS_DOUBLES(*s) * k.beta1 + gradient * (1 - k.beta1);
-    const doubles squares = AS_DOUBLES(*t) * k.beta2 + gradient * gradient * (1 - k.beta2);
-    *s = AS_SLICE(mean);
-    *t = AS_SLICE(squares);
-    parameter -= mean * k.rate / (__builtin_elementwise_sqrt(squares) + k.epsilon);
+    *s = *s * k.beta1 + gradient * k.blend1;
+    *t = K(average_squares)(k, *t, gradient);
+    parameter -= *s * k.rate / (__builtin_elementwise_sqrt(*t) + k.epsilon);
   }
-  *p = AS_SLICE(parameter);
+  *p = parameter;
 }
 
-// The loop of every rule. Spare lanes of the last slice hold ones, for which no rule divides by zero.
+// The loop of every rule. Spare lanes of the last vector hold ones, for which no rule divides by zero.
 INLINE void K(update_all)(const K(rule) rule, const K(plan) k, const bool clear, scalar *p, scalar *g, scalar *s, scalar *t,
                           size_t count) {
   const bool one = rule != K(plain_sgd), two = rule == K(momentum_rmsprop) || rule == K(adam_rule);
   // A first step of momentum must not read what its buffer happens to hold.
   const bool reads = one && !(rule == K(momentum_sgd) && k.first);
-  const slice ones = (slice){0} + 1;
+  const vector ones = splat(1);
   size_t i = 0;
-  for (; i + 2 * SLICE_LANES <= count; i += 2 * SLICE_LANES) {
-    slice parameter[2], gradient[2], state[2], other[2];
+  for (; i + 2 * LANES <= count; i += 2 * LANES) {
+    vector parameter[2], gradient[2], state[2], other[2];
 #pragma clang loop unroll(full)
     for (int h = 0; h < 2; h++) {
-      const size_t at = i + (size_t)h * SLICE_LANES;
-      parameter[h] = LOAD_SLICE(p + at);
-      gradient[h] = LOAD_SLICE(g + at);
-      state[h] = reads ? LOAD_SLICE(s + at) : ones;
-      other[h] = two ? LOAD_SLICE(t + at) : ones;
+      const size_t at = i + (size_t)h * LANES;
+      parameter[h] = load(p + at);
+      gradient[h] = load(g + at);
+      state[h] = reads ? load(s + at) : ones;
+      other[h] = two ? load(t + at) : ones;
       K(update)(rule, k, &parameter[h], gradient[h], &state[h], &other[h]);
     }
 #pragma clang loop unroll(full)
     for (int h = 0; h < 2; h++) {
-      const size_t at = i + (size_t)h * SLICE_LANES;
-      STORE_SLICE(p + at, parameter[h]);
-      if (one) STORE_SLICE(s + at, state[h]);
-      if (two) STORE_SLICE(t + at, other[h]);
-      if (clear) STORE_SLICE(g + at, (slice){0});
+      const size_t at = i + (size_t)h * LANES;
+      store(p + at, parameter[h]);
+      if (one) store(s + at, state[h]);
+      if (two) store(t + at, other[h]);
+      if (clear) store(g + at, (vector){0});
     }
   }
-  for (; i + SLICE_LANES <= count; i += SLICE_LANES) {
-    slice parameter = LOAD_SLICE(p + i), state = reads ? LOAD_SLICE(s + i) : ones, other = two ? LOAD_SLICE(t + i) : ones;
-    K(update)(rule, k, &parameter, LOAD_SLICE(g + i), &state, &other);
-    STORE_SLICE(p + i, parameter);
-    if (one) STORE_SLICE(s + i, state);
-    if (two) STORE_SLICE(t + i, other);
-    if (clear) STORE_SLICE(g + i, (slice){0});
+  for (; i + LANES <= count; i += LANES) {
+    vector parameter = load(p + i), state = reads ? load(s + i) : ones, other = two ? load(t + i) : ones;
+    K(update)(rule, k, &parameter, load(g + i), &state, &other);
+    store(p + i, parameter);
+    if (one) store(s + i, state);
+    if (two) store(t + i, other);
+    if (clear) store(g + i, (vector){0});
   }
-  const size_t left = (count - i) * sizeof(scalar);
+  const size_t left = count - i;
   if (left == 0) return;
-  slice parameter = ones, gradient = ones, state = ones, other = ones;
-  __builtin_memcpy(&parameter, p + i, left);
-  __builtin_memcpy(&gradient, g + i, left);
-  if (reads) __builtin_memcpy(&state, s + i, left);
-  if (two) __builtin_memcpy(&other, t + i, left);
-  K(update)(rule, k, &parameter, gradient, &state, &other);
-  __builtin_memcpy(p + i, &parameter, left);
-  if (one) __builtin_memcpy(s + i, &state, left);
-  if (two) __builtin_memcpy(t + i, &other, left);
-  if (clear) __builtin_memset(g + i, 0, left);
+  vector parameter = load_first(p + i, left, 1);
+  vector state = reads ? load_first(s + i, left, 1) : ones, other = two ? load_first(t + i, left, 1) : ones;
+  K(update)(rule, k, &parameter, load_first(g + i, left, 1), &state, &other);
+  store_first(p + i, parameter, left);
+  if (one) store_first(s + i, state, left);
+  if (two) store_first(t + i, other, left);
+  if (clear) store_first(g + i, (vector){0}, left);
 }
 
 INLINE void K(run_rule)(const K(rule) rule, const K(plan) k, bool clear, void *p, void *g, void *s, void *t, size_t count) {
@@ -114,9 +112,18 @@ INLINE void K(run_rule)(const K(rule) rule, const K(plan) k, bool clear, void *p
   }
 }
 
+// The constants of a pass, rounded once. Adam has its own rate and ε at each step.
+INLINE K(plan) K(plan_of)(const steppe_optimizer_step *step, double rate, double epsilon) {
+  const scalar beta2 = (scalar)step->beta2;
+  return (K(plan)){.rate = (scalar)rate, .scale = (scalar)step->gradient_scale, .decay = (scalar)step->weight_decay,
+                   .shrink = (scalar)(step->learning_rate * step->weight_decay), .momentum = (scalar)step->momentum,
+                   .blend = (scalar)(1 - step->dampening), .beta1 = (scalar)step->beta1, .blend1 = (scalar)(1 - step->beta1),
+                   .beta2 = beta2, .beta2_rest = (scalar)(step->beta2 - beta2), .blend2 = (scalar)(1 - step->beta2),
+                   .epsilon = (scalar)epsilon, .nesterov = step->nesterov, .first = step->first};
+}
+
 static void K(sgd)(const steppe_optimizer_step *step, void *p, void *g, void *velocity, size_t count) {
-  const K(plan) k = {.rate = step->learning_rate, .scale = step->gradient_scale, .decay = step->weight_decay,
-                     .momentum = step->momentum, .blend = 1 - step->dampening, .nesterov = step->nesterov, .first = step->first};
+  const K(plan) k = K(plan_of)(step, step->learning_rate, 0);
   if (velocity) {
     K(run_rule)(K(momentum_sgd), k, step->clear_gradient, p, g, velocity, NULL, count);
   } else {
@@ -125,14 +132,12 @@ static void K(sgd)(const steppe_optimizer_step *step, void *p, void *g, void *ve
 }
 
 static void K(adagrad)(const steppe_optimizer_step *step, void *p, void *g, void *accumulator, size_t count) {
-  const K(plan) k = {.rate = step->learning_rate, .scale = step->gradient_scale, .decay = step->weight_decay,
-                     .epsilon = step->epsilon};
+  const K(plan) k = K(plan_of)(step, step->learning_rate, step->epsilon);
   K(run_rule)(K(adagrad_rule), k, step->clear_gradient, p, g, accumulator, NULL, count);
 }
 
 static void K(rmsprop)(const steppe_optimizer_step *step, void *p, void *g, void *squares, void *buffer, size_t count) {
-  const K(plan) k = {.rate = step->learning_rate, .scale = step->gradient_scale, .decay = step->weight_decay,
-                     .momentum = step->momentum, .beta2 = step->beta2, .epsilon = step->epsilon};
+  const K(plan) k = K(plan_of)(step, step->learning_rate, step->epsilon);
   if (buffer) {
     K(run_rule)(K(momentum_rmsprop), k, step->clear_gradient, p, g, squares, buffer, count);
   } else {
@@ -143,8 +148,7 @@ static void K(rmsprop)(const steppe_optimizer_step *step, void *p, void *g, void
 static void K(adam)(const steppe_optimizer_step *step, void *p, void *g, void *first_moment, void *second_moment, size_t count) {
   // (η/c₁)·m / (√(v/c₂) + ε) = (η·√c₂/c₁)·m / (√v + ε·√c₂), which spares a product for each element.
   const double root = __builtin_sqrt(step->bias_correction2);
-  const K(plan) k = {.rate = step->learning_rate / step->bias_correction1 * root, .scale = step->gradient_scale,
-                     .decay = step->weight_decay, .shrink = step->learning_rate * step->weight_decay, .beta1 = step->beta1,
-                     .beta2 = step->beta2, .epsilon = step->epsilon * root, .decoupled = step->decoupled};
+  K(plan) k = K(plan_of)(step, step->learning_rate / step->bias_correction1 * root, step->epsilon * root);
+  k.decoupled = step->decoupled;
   K(run_rule)(K(adam_rule), k, step->clear_gradient, p, g, first_moment, second_moment, count);
 }

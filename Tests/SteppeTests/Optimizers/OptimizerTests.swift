@@ -123,10 +123,9 @@ private func snapshot<Scalar: TensorScalar>(_ optimizer: some Optimizer<Scalar>)
             var t = states[index].count > 1 ? states[index][1][i] : 0
             test.reference(&expected[i], gradients[i], &s, &t, step, parameter.decays)
           }
-          // Where a change nearly cancels a parameter, ulps are those of the greater of the two. In Double, which has nothing wider to
-          // compute in, the terms of the change round too: they are of the rate's size.
-          let term = Scalar.self == Float.self ? 0 : 4 * optimizer.learningRate
-          let magnitude = zip(values, expected).map { max(abs($0), abs($1 - $0), term) }
+          // Where a change nearly cancels a parameter, ulps are those of the greater of the two. The terms of the change round too: they
+          // are of the rate's size.
+          let magnitude = zip(values, expected).map { max(abs($0), abs($1 - $0), 4 * optimizer.learningRate) }
           let error = worstError(parameter.value.scalars, expected, magnitude: magnitude)
           #expect(error.ulps <= 4, "\(test.name) \(Scalar.self), step \(step), parameter \(index): \(error)")
           #expect(!parameter.hasGradient)
