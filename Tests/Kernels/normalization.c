@@ -63,11 +63,11 @@ void check_columns(size_t rows, size_t columns, size_t gap, unsigned where, doub
       expect("column_normalize", i, get(y, i), reference_activation(ways[w].kind, 0.25, t), 6 * epsilon * size);
     }
   }
-  for (int way = 0; way < 12; way++) {
-    const bool backwards = way & 1, stream = way / 2 % 3 == 1, in_place = way / 2 % 3 == 2, masked = way >= 6;
+  for (int way = 0; way < 16; way++) {
+    const bool backwards = way & 1, stream = way / 2 % 4 % 2 == 1, far = way / 2 % 4 == 3, in_place = way / 2 % 4 == 2, masked = way >= 8;
     for (size_t i = 0; i < count; i++) set(y, i, in_place ? get(dy, i) : 777);
     table->column_gradient(x, (ptrdiff_t)ld, in_place ? y : dy, (ptrdiff_t)ld, y, (ptrdiff_t)ld, rows, columns, shift,
-                           masked ? b : NULL, masked ? e : NULL, a, b, e, backwards, stream);
+                           masked ? b : NULL, masked ? e : NULL, a, b, e, backwards, stream, far);
     for (size_t i = 0; i < count; i++) {
       const size_t c = i % ld;
       if (c >= columns) {

@@ -1,20 +1,32 @@
 import Steppe
 
-/// A whole training step of a classifier of images: forward, loss, backward, optimizer.
-let trainingCases: [BenchmarkCase] = [(100, 60), (128, 64), (512, 64), (512, 128), (512, 256), (1024, 256)].map {
+/// A whole training step of a classifier of images: forward, loss, backward, optimizer; and its matrix products alone.
+let trainingCases: [BenchmarkCase] = [(100, 60), (128, 64), (512, 64), (512, 128), (512, 256), (1024, 256)].flatMap {
   hidden, batch in
   // Of a product and its two gradients the first layer skips that of its input.
   let products = Classifier.products(hidden)
   let operations = 2 * Double(batch) * (3 * products.reduce(0, +) - products[0])
   // The step goes over the weights once in each direction, and the optimizer over them, their gradients and its state.
   let weights = 4 * products.reduce(0, +)
-  return BenchmarkCase(
-    "training-step/784-\(hidden)-\(hidden)-10/batch-\(batch)",
-    .operations(operations, read: 3 * weights, written: 3 * weights)
-  ) {
-    let classifier = Classifier(hidden: hidden, batch: batch)
-    return { classifier.step() }
-  }
+  let name = "training-step/784-\(hidden)-\(hidden)-10/batch-\(batch)"
+  return [
+    BenchmarkCase(name, .operations(operations, read: 3 * weights, written: 3 * weights)) {
+      let classifier = Classifier(hidden: hidden, batch: batch)
+      return { classifier.step() }
+    },
+    BenchmarkCase("\(name)/products", .operations(operations, read: 2 * weights, written: weights)) {
+      let layers = zip([784, hidden, hidden], [hidden, hidden, 10]).map { inputs, outputs in
+        (x: normalData([batch, inputs]), weight: normalData([outputs, inputs]), dy: normalData([batch, outputs]))
+      }
+      return {
+        for (x, weight, _) in layers { keep(x.matmul(weight, transposeRight: true)) }
+        for (index, layer) in layers.enumerated().reversed() {
+          keep(layer.dy.matmul(layer.x, transposeLeft: true))
+          if index > 0 { keep(layer.dy.matmul(layer.weight)) }
+        }
+      }
+    },
+  ]
 }
 
 /// The same of a residual network of 20 layers with batch norm on images of 28 × 28.

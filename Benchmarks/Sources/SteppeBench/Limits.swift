@@ -22,10 +22,47 @@ struct Limits: Encodable {
   let floatRate: Double
   let doubleRate: Double
 
-  /// Measures each limit for so long, and takes the best: other programs can only slow a loop down.
-  init(duration: Duration) {
-    let loops = limit_loops_named(InstructionSet.current)!.pointee
-    let threads = Parallel.threadCount
+  /// Measures each limit for so long.
+  init(_ loops: LimitLoops, duration: Duration) {
+    levels = loops.places.indices.map { place in
+      Level(
+        name: loops.places[place].name, bytes: loops.places[place].bytes,
+        copyRate: loops.rate(.copy(place), for: duration), readRate: loops.rate(.read(place), for: duration))
+    }
+    floatRate = loops.rate(.operations(.float), for: duration)
+    doubleRate = loops.rate(.operations(.double), for: duration)
+  }
+
+  /// One of them.
+  enum Kind {
+    /// To and from a level, by its place among ``levels``.
+    case copy(Int), read(Int)
+    case operations(Work.Precision)
+  }
+
+  /// The limit that `work` runs into first: its operations at the peak rate, or its bytes through the smallest level that holds all it
+  /// touches; and how much of it the work takes.
+  func first(for work: Work) -> (kind: Kind, amount: Double) {
+    let place = levels.firstIndex { work.workingSet <= Double($0.bytes ?? .max) }!
+    // A copy's rate counts for whatever writes; where the writing does not matter, that of reading.
+    let onlyReads = work.written < work.read / 8
+    let bandwidth = onlyReads ? levels[place].readRate : levels[place].copyRate
+    let peak = work.precision == .float ? floatRate : doubleRate
+    return work.operations / peak > (work.read + work.written) / bandwidth
+      ? (.operations(work.precision), work.operations)
+      : (onlyReads ? .read(place) : .copy(place), work.read + work.written)
+  }
+}
+
+/// The loops that run into the limits, with their memory, so that a limit can be measured whenever it is needed.
+final class LimitLoops {
+  /// Where data may be, from the first cache to main memory: what a level holds for all threads together, and how much the loops use.
+  let places: [(name: String, bytes: Int?, used: Int)]
+  private let loops = limit_loops_named(InstructionSet.current)!.pointee
+  private let threads = Parallel.threadCount
+  private let buffers: CopyBuffers
+
+  init() {
     let sizes = Parallel.cacheSizes
     var places: [(name: String, bytes: Int?, used: Int)] = [
       ("L1", threads * sizes.level1, threads * sizes.level1 / 2),
@@ -33,27 +70,30 @@ struct Limits: Encodable {
     ]
     if sizes.last > sizes.level2 { places.append(("L3", sizes.last, max(sizes.last, threads * sizes.level2) / 2)) }
     places.append(("memory", nil, max(256 << 20, 4 * max(sizes.last, threads * sizes.level2))))
+    self.places = places
+    buffers = CopyBuffers(threads: threads, bytesPerThread: places.last!.used / 2 / threads + 4096)
+  }
 
-    let buffers = CopyBuffers(threads: threads, bytesPerThread: places.last!.used / 2 / threads + 4096)
-    levels = places.map { name, bytes, used in
-      // Half of it is copied to the other half.
-      let part = max(512, used / 2 / threads / 512 * 512)
-      let times = max(1, (1 << 24) / part)
-      let amount = Double(threads * part * times)
-      let copy = Self.best(duration) {
-        Parallel.run(parts: threads) {
-          loops.copy(buffers.from($0), buffers.to($0), part, times, bytes == nil)
-        }
-        return 2 * amount
+  /// A limit's rate, in units of 10⁹ a second: the best within `duration`, as other programs can only slow a loop down.
+  func rate(_ kind: Limits.Kind, for duration: Duration) -> Double {
+    let (loops, threads, buffers) = (loops, threads, buffers)
+    switch kind {
+    case .copy(let place):
+      let (part, times) = amounts(place)
+      let streams = places[place].bytes == nil
+      return Self.best(duration) {
+        Parallel.run(parts: threads) { loops.copy(buffers.from($0), buffers.to($0), part, times, streams) }
+        return 2 * Double(threads * part * times)
       }
-      let read = Self.best(duration) {
+    case .read(let place):
+      let (part, times) = amounts(place)
+      return Self.best(duration) {
         Parallel.run(parts: threads) { loops.read(buffers.from($0), part, times) }
-        return amount
+        return Double(threads * part * times)
       }
-      return Level(name: name, bytes: bytes, copyRate: copy, readRate: read)
-    }
-    func operations(_ loop: (Int) -> Double) -> Double {
-      Self.best(duration) {
+    case .operations(let precision):
+      let loop = precision == .float ? loops.multiply_add_float : loops.multiply_add_double
+      return Self.best(duration) {
         var amount = 0.0
         withUnsafeMutablePointer(to: &amount) { amount in
           Parallel.run(parts: threads) { part in
@@ -64,19 +104,14 @@ struct Limits: Encodable {
         return amount * Double(threads)
       }
     }
-    floatRate = operations { loops.multiply_add_float($0) }
-    doubleRate = operations { loops.multiply_add_double($0) }
   }
 
-  /// How far the limit that differs most has moved, as a factor above 1.
-  func change(to other: Limits) -> Double {
-    func all(_ limits: Limits) -> [Double] {
-      limits.levels.flatMap { [$0.copyRate, $0.readRate] } + [limits.floatRate, limits.doubleRate]
-    }
-    return zip(all(self), all(other)).map { max($0 / $1, $1 / $0) }.max()!
+  /// The bytes that each thread copies or reads at a place, half of what the loops use there, and how many times for one timing.
+  private func amounts(_ place: Int) -> (part: Int, times: Int) {
+    let part = max(512, places[place].used / 2 / threads / 512 * 512)
+    return (part, max(1, (1 << 24) / part))
   }
 
-  /// The best rate, in units of 10⁹ a second, of a body that returns how much it did.
   private static func best(_ duration: Duration, _ body: () -> Double) -> Double {
     let clock = ContinuousClock()
     var rate = 0.0
@@ -88,16 +123,6 @@ struct Limits: Encodable {
       rate = max(rate, amount / ((clock.now - start) / .seconds(1)) / 1e9)
     } while clock.now < end
     return rate
-  }
-
-  /// The least seconds that `work` can take: its operations at the peak rate, or its bytes through the smallest level that holds all it
-  /// touches, whichever is more.
-  func leastSeconds(_ work: Work) -> Double {
-    let peak = work.precision == .float ? floatRate : doubleRate
-    let level = levels.first { work.workingSet <= Double($0.bytes ?? .max) }!
-    // A copy's rate counts for whatever writes; where the writing does not matter, that of reading.
-    let bandwidth = work.written < work.read / 8 ? level.readRate : level.copyRate
-    return max(work.operations / peak, (work.read + work.written) / bandwidth) / 1e9
   }
 }
 

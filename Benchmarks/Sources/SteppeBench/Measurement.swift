@@ -19,8 +19,12 @@ struct Measurement {
   /// Operations or bytes in a nanosecond: GFLOP/s or GB/s.
   var rate: Double { work.amount / median / 1e9 }
 
+  /// The rate of the limit that the work runs into first, and how much of it one run takes. It is measured beside the samples, as
+  /// neighbours on the machine move it.
+  let limit: (rate: Double, amount: Double)
+
   /// The least time that the machine needs as a share of the median.
-  func share(of limits: Limits) -> Double { limits.leastSeconds(work) / median }
+  var shareOfLimit: Double { limit.amount / limit.rate / 1e9 / median }
 }
 
 /// Numbers in order.
@@ -39,25 +43,41 @@ struct Sorted {
 /// A case that is prepared, and may be measured more than once.
 final class Sampler {
   let item: BenchmarkCase
+  private let machine: Machine
   private let prepared: BenchmarkCase.Prepared
   private let clock = ContinuousClock()
   /// The runs that make a sample long enough for the clock; nil before the first measurement.
   private var runs: Int?
 
-  init(_ item: BenchmarkCase) {
-    self.item = item
+  init(_ item: BenchmarkCase, on machine: Machine) {
+    (self.item, self.machine) = (item, machine)
     prepared = item.prepare()
   }
 
-  /// Warms up and takes samples for `duration`.
-  func measure(for duration: Duration, minimumSamples: Int) -> Measurement {
+  /// Takes samples for `duration`, in `turns` with the limit that the case runs into first.
+  func measure(for duration: Duration, turns: Int, minimumSamples: Int) -> Measurement {
+    let (kind, amount) = machine.limits.first(for: item.work)
+    var (samples, latencies, rates): ([Double], [Double], [Double]) = ([], [], [])
+    for _ in 0..<turns {
+      rates.append(machine.loops.rate(kind, for: duration / turns / 10))
+      let more = sample(for: duration / turns, (minimumSamples + turns - 1) / turns)
+      samples += more.samples
+      latencies += more.latencies
+    }
+    return Measurement(
+      name: item.name, work: item.work, samples: Sorted(samples), runs: runs!,
+      latencies: latencies.isEmpty ? nil : Sorted(latencies), limit: (Sorted(rates).quantile(0.5), amount))
+  }
+
+  /// Warms up and takes samples.
+  private func sample(for duration: Duration, _ minimumSamples: Int) -> (samples: [Double], latencies: [Double]) {
     switch prepared {
-    case .run(let body): measure(body, duration, minimumSamples)
-    case .concurrent(let callers, let body): measure(callers, body, duration, minimumSamples)
+    case .run(let body): (sample(body, duration, minimumSamples), [])
+    case .concurrent(let callers, let body): sample(callers, body, duration, minimumSamples)
     }
   }
 
-  private func measure(_ body: () -> Void, _ duration: Duration, _ minimumSamples: Int) -> Measurement {
+  private func sample(_ body: () -> Void, _ duration: Duration, _ minimumSamples: Int) -> [Double] {
     func sample(_ runs: Int) -> Double {
       let time = clock.measure { for _ in 0..<runs { body() } }
       let seconds: Double = time / .seconds(1)
@@ -73,12 +93,12 @@ final class Sampler {
     var samples: [Double] = []
     let end = clock.now + duration
     repeat { samples.append(sample(runs)) } while clock.now < end || samples.count < minimumSamples
-    return Measurement(name: item.name, work: item.work, samples: Sorted(samples), runs: runs, latencies: nil)
+    return samples
   }
 
-  private func measure(
+  private func sample(
     _ callers: Int, _ body: @escaping @Sendable () -> Void, _ duration: Duration, _ minimumSamples: Int
-  ) -> Measurement {
+  ) -> (samples: [Double], latencies: [Double]) {
     _ = Callers(callers, for: duration / (runs == nil ? 5 : 20), body)
     // Long enough that each of more callers than processors has its turns.
     let window = duration / 8
@@ -91,7 +111,6 @@ final class Sampler {
       latencies += seen.latencies
     } while clock.now < end || samples.count < minimumSamples
     runs = max(1, latencies.count / samples.count)
-    return Measurement(
-      name: item.name, work: item.work, samples: Sorted(samples), runs: runs!, latencies: Sorted(latencies))
+    return (samples, latencies)
   }
 }

@@ -5,7 +5,6 @@ import Steppe
 protocol Report {
   func begin()
   func add(_ measurement: Measurement)
-  func end()
 }
 
 /// What measurements depend on beside the code.
@@ -15,9 +14,13 @@ struct Machine: Encodable {
   let threads = Parallel.threadCount
   let blas = "OpenBLAS \(OpenBLAS.version) \(OpenBLAS.kernelName)"
   let limits: Limits
+  let loops = LimitLoops()
 
-  init(limits: Limits) {
-    self.limits = limits
+  enum CodingKeys: CodingKey { case processor, instructionSet, threads, blas, limits }
+
+  /// Measures each limit for so long.
+  init(limitsFor duration: Duration) {
+    limits = Limits(loops, duration: duration)
     let lines = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8))?.split(separator: "\n") ?? []
     let model = lines.first { $0.hasPrefix("model name") }?.split(separator: ":").last
     processor = model.map { $0.trimmingCharacters(in: .whitespaces) } ?? "unknown processor"
@@ -52,21 +55,12 @@ struct Table: Report {
     var line = String(
       format: "%@ %7.1f%% %9.1f %@ %7.1f%%", time(measurement.median), 100 * measurement.spread, measurement.rate,
       measurement.work.unit.padding(toLength: 7, withPad: " ", startingAt: 0),
-      100 * measurement.share(of: machine.limits))
+      100 * measurement.shareOfLimit)
     if let latencies = measurement.latencies {
       line += time(latencies.quantile(0.5)) + time(latencies.quantile(0.99))
     }
     print("\(pad(measurement.name))\(line)")
     fflush(nil)  // each line as it comes, in a pipe too
-  }
-
-  /// Measures the limits again: what has moved them has moved the cases too.
-  func end() {
-    let change = machine.limits.change(to: Limits(duration: .milliseconds(60)))
-    if change > 1.25 {
-      print(
-        String(format: "\nA limit has moved by a factor of %.1f since the start: other programs were at work.", change))
-    }
   }
 
   private func pad(_ name: String) -> String { name.padding(toLength: nameWidth, withPad: " ", startingAt: 0) }
@@ -102,10 +96,8 @@ struct JSONLines: Report {
   func begin() {}
 
   func add(_ measurement: Measurement) {
-    printJSON(Line(measurement: MeasurementLine(measurement, limits: machine.limits), machine: machine))
+    printJSON(Line(measurement: MeasurementLine(measurement), machine: machine))
   }
-
-  func end() {}
 }
 
 /// A measurement as JSON has it.
@@ -123,7 +115,7 @@ struct MeasurementLine: Encodable {
   let latencyP50Seconds: Double?
   let latencyP99Seconds: Double?
 
-  init(_ measurement: Measurement, limits: Limits) {
+  init(_ measurement: Measurement) {
     name = measurement.name
     medianSeconds = measurement.median
     lowerQuartileSeconds = measurement.samples.quantile(0.25)
@@ -132,7 +124,7 @@ struct MeasurementLine: Encodable {
     runsPerSample = measurement.runs
     rate = measurement.rate
     unit = measurement.work.unit
-    shareOfLimit = measurement.share(of: limits)
+    shareOfLimit = measurement.shareOfLimit
     latencyP50Seconds = measurement.latencies?.quantile(0.5)
     latencyP99Seconds = measurement.latencies?.quantile(0.99)
   }

@@ -30,10 +30,10 @@ struct Server {
         }
         // The old case's memory goes back to the pool before the new one's is taken.
         sampler = nil
-        sampler = Sampler(item)
+        sampler = Sampler(item, on: machine)
       }
-      let measurement = sampler!.measure(for: .seconds(milliseconds / 1000), minimumSamples: 1)
-      printJSON(MeasurementLine(measurement, limits: machine.limits))
+      let measurement = sampler!.measure(for: .seconds(milliseconds / 1000), turns: 1, minimumSamples: 1)
+      printJSON(MeasurementLine(measurement))
     }
   }
 }

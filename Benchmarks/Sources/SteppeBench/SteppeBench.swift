@@ -57,7 +57,7 @@ struct SteppeBench: ParsableCommand {
       for item in cases { print(item.name) }
       return
     }
-    let machine = Machine(limits: Limits(duration: .milliseconds(quick ? 2 : 60)))
+    let machine = Machine(limitsFor: .milliseconds(quick ? 2 : 60))
     if serve { return Server(machine: machine).run() }
     let report: any Report =
       json
@@ -67,8 +67,9 @@ struct SteppeBench: ParsableCommand {
         showsLatencies: cases.contains { $0.callers != nil })
     report.begin()
     for item in cases {
-      report.add(Sampler(item).measure(for: quick ? .zero : .milliseconds(500), minimumSamples: quick ? 1 : 5))
+      let sampler = Sampler(item, on: machine)
+      report.add(
+        sampler.measure(for: quick ? .zero : .milliseconds(500), turns: quick ? 1 : 5, minimumSamples: quick ? 1 : 5))
     }
-    if !quick { report.end() }
   }
 }

@@ -267,10 +267,11 @@ typedef struct steppe_kernel_table {
   void (*column_gradient_sums)(const void *x, ptrdiff_t ldx, const void *dy, ptrdiff_t lddy, size_t rows, size_t columns,
                                const void *shift, const void *_Nullable scale, const void *_Nullable offset, double *gradients,
                                double *products);
-  /// dx = a[c]·dy + b[c]·(x − shift[c]) + e[c], with a scale and an offset as above.
+  /// dx = a[c]·dy + b[c]·(x − shift[c]) + e[c], with a scale and an offset as above. `far` says that x and dy are several times the size
+  /// of the last cache.
   void (*column_gradient)(const void *x, ptrdiff_t ldx, const void *dy, ptrdiff_t lddy, void *dx, ptrdiff_t lddx, size_t rows,
                           size_t columns, const void *shift, const void *_Nullable scale, const void *_Nullable offset,
-                          const void *a, const void *b, const void *e, bool backwards, bool stream);
+                          const void *a, const void *b, const void *e, bool backwards, bool stream, bool far);
 
   // Norms other than the deviation, of u = (x − shift[c]) − rest[c].
   /// ℓ₁: first[c] += Σ_r |u|, second[c] += Σ_r sign(u). ℓ∞: the same of those u alone whose size is limit[c], and 1 for their sizes.

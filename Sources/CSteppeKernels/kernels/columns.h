@@ -4,12 +4,12 @@
 // of them, over strips of columns narrow enough that those values stay in the L1 cache, in blocks of rows short enough that sums may run
 // in the scalar type before they are merged in double. More rows at a time would be fewer loads, but rows often lie a power of two apart,
 // and then compete for the same few places of the L1 cache: two where two or three matrices are walked, four where it is one, measured
-// best.
+// best. Sums over two matrices take four too where a vector is a whole line, which then need not stay until its other half is read.
 
 // Rows of a block of a map.
 #define BLOCK ((size_t)128)
 #define ROWS_OF_SUMS_BLOCK(gradient) (ADDITIONS * ROWS_OF_SUMS(gradient))
-#define ROWS_OF_SUMS(gradient) ((size_t)((gradient) ? 2 : 4))
+#define ROWS_OF_SUMS(gradient) ((size_t)((gradient) && LANES < LINE ? 2 : 4))
 #define ROWS_OF_MAP ((size_t)2)
 
 typedef struct K(panel) {
@@ -20,6 +20,7 @@ typedef struct K(panel) {
   const scalar *shift, *a, *b, *e;
   const scalar *scale, *offset;
   double *first, *second;
+  bool far;
 } K(panel);
 #define panel K(panel)
 
@@ -43,7 +44,9 @@ INLINE panel K(part)(panel m, size_t row, size_t rows, size_t column, size_t col
 #define part K(part)
 
 // How many rows further on memory is fetched, a page or so and a multiple of `group`: hardware prefetching stops at the end of a page and
-// starts late in a new one. Where no rows follow, what is fetched lies past the matrix, which does no harm.
+// starts late in a new one. Where no rows follow, what is fetched lies past the matrix, which does no harm. Where two matrices are
+// walked in four rows each, or lie far beyond the last cache, their lines on the way take up all places that the processor has for them,
+// and fetches would only wait for one.
 INLINE size_t K(rows_ahead)(size_t columns, size_t group) {
   const size_t groups = STRIP / (columns * group);
   return group * (groups > 0 ? groups : 1);
@@ -69,12 +72,13 @@ INLINE void K(sums_step)(const bool gradient, const bool masked, const size_t ro
   store(v, second + q);
 }
 
-// One group of rows over one strip. The group `ahead` rows further on is fetched on the way.
+// One group of rows over one strip. The group `ahead` rows further on is fetched on the way, except where two matrices are walked in four
+// rows each.
 INLINE void K(sums_group)(const bool gradient, const bool masked, const size_t rows, const panel *m, size_t ahead, scalar *u,
                           scalar *v) {
   size_t c = 0;
   for (; c + LINE <= m->columns; c += LINE) {
-    UNROLL for (size_t r = 0; r < rows; r++) {
+    UNROLL for (size_t r = 0; (!gradient || LANES < LINE) && r < rows; r++) {
       fetch(m->x + (ptrdiff_t)(r + ahead) * m->ldx + c);
       if (gradient) fetch(m->dy + (ptrdiff_t)(r + ahead) * m->lddy + c);
     }
@@ -109,8 +113,7 @@ INLINE void K(sums_panel)(const bool gradient, const bool masked, const panel *w
     K(sums_narrow)(gradient, masked, whole);
     return;
   }
-  const size_t n = strips(whole->columns), group = ROWS_OF_SUMS(gradient);
-  const size_t block = ROWS_OF_SUMS_BLOCK(gradient);
+  const size_t n = strips(whole->columns), group = ROWS_OF_SUMS(gradient), block = ROWS_OF_SUMS_BLOCK(gradient);
   const size_t ahead = K(rows_ahead)(whole->columns, group);
   for (size_t row = 0; row < whole->rows; row += block) {
     const size_t rows = whole->rows - row < block ? whole->rows - row : block;
@@ -167,10 +170,11 @@ INLINE void K(map_store)(const bool streamed, const size_t rows, const panel *m,
   }
 }
 
-// One group of rows over one strip, whose first `head` columns are not streamed; the group `ahead` rows further on is fetched.
+// One group of rows over one strip, whose first `head` columns are not streamed; the group `ahead` rows further on is fetched unless the
+// matrices are `far`.
 // The ragged ends, as vectors that overlap the whole ones, are computed before those are written and written after them.
-INLINE void K(map_group)(const bool gradient, const bool masked, const bool relu, const bool streamed, const size_t rows,
-                         const panel *m, size_t head, ptrdiff_t ahead) {
+INLINE void K(map_group)(const bool gradient, const bool masked, const bool relu, const bool streamed, const bool far,
+                         const size_t rows, const panel *m, size_t head, ptrdiff_t ahead) {
   vector begin[ROWS_OF_MAP], end[ROWS_OF_MAP], out[ROWS_OF_MAP];
   size_t c = streamed ? head % LANES : 0;
   const bool early = c != 0, late = (m->columns - c) % LANES != 0;
@@ -183,7 +187,7 @@ INLINE void K(map_group)(const bool gradient, const bool masked, const bool relu
     }
   }
   for (; c + LINE <= m->columns; c += LINE) {
-    UNROLL for (size_t r = 0; r < rows; r++) {
+    UNROLL for (size_t r = 0; !far && r < rows; r++) {
       fetch(m->x + ((ptrdiff_t)r + ahead) * m->ldx + c);
       if (gradient) fetch(m->dy + ((ptrdiff_t)r + ahead) * m->lddy + c);
     }
@@ -227,10 +231,12 @@ INLINE void K(map_strip)(const bool gradient, const bool masked, const bool relu
     const size_t left = m->rows - done, taken = alike && left >= ROWS_OF_MAP ? ROWS_OF_MAP : 1;
     const panel g = part(*m, backwards ? left - taken : done, taken, 0, m->columns);
     const size_t head = streamed ? head_of(g.y) : 0;
-    if (taken == ROWS_OF_MAP) {
-      K(map_group)(gradient, masked, relu, streamed, ROWS_OF_MAP, &g, head, ahead);
+    if (taken < ROWS_OF_MAP) {
+      K(map_group)(gradient, masked, relu, streamed, false, 1, &g, head, ahead);
+    } else if (gradient && streamed && m->far) {
+      K(map_group)(gradient, masked, relu, streamed, true, ROWS_OF_MAP, &g, head, ahead);
     } else {
-      K(map_group)(gradient, masked, relu, streamed, 1, &g, head, ahead);
+      K(map_group)(gradient, masked, relu, streamed, false, ROWS_OF_MAP, &g, head, ahead);
     }
     if (activated) {
       for (size_t r = 0; r < taken; r++) {
@@ -404,9 +410,9 @@ static void K(column_normalize_residual)(const void *x, ptrdiff_t ldx, const voi
 
 static void K(column_gradient)(const void *x, ptrdiff_t ldx, const void *dy, ptrdiff_t lddy, void *dx, ptrdiff_t lddx,
                                size_t rows, size_t columns, const void *shift, const void *scale, const void *offset,
-                               const void *a, const void *b, const void *e, bool backwards, bool stream) {
+                               const void *a, const void *b, const void *e, bool backwards, bool stream, bool far) {
   const panel m = {.x = x, .ldx = ldx, .dy = dy, .lddy = lddy, .y = dx, .ldy = lddx, .rows = rows, .columns = columns,
-                   .shift = shift, .a = a, .b = b, .e = e, .scale = scale, .offset = offset};
+                   .shift = shift, .a = a, .b = b, .e = e, .scale = scale, .offset = offset, .far = far};
   if (scale && stream) {
     K(map_columns)(true, true, false, true, m, backwards, STEPPE_IDENTITY, 0);
   } else if (scale) {

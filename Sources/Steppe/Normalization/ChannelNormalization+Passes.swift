@@ -100,7 +100,7 @@ extension ChannelNormalization {
     Scalar.kernels.column_gradient(
       x + start, shape.sampleStride, dy + start, shape.sampleStride, dx + start, shape.sampleStride, rows.count,
       c.columns, forward.column(0), masked ? forward.column(1) : nil, masked ? forward.column(2) : nil, c.column(0),
-      c.column(1), c.column(2), true, streams)
+      c.column(1), c.column(2), true, streams, isFar)
     withExtendedLifetime((forward, c)) {}
   }
 

@@ -17,6 +17,8 @@ struct ChannelNormalization<Scalar: TensorScalar> {
   let schedule: ChannelSchedule
   /// Results bypass the last-level cache where it cannot hold them beside what a pass reads.
   let streams: Bool
+  /// A pass over rows reads so much more than the last-level cache holds that next to nothing of it is there.
+  let isFar: Bool
 
   /// - Parameters:
   ///   - tensors: How many tensors of this shape a pass reads, which share the cache.
@@ -25,7 +27,13 @@ struct ChannelNormalization<Scalar: TensorScalar> {
     let bytes = MemoryLayout<Scalar>.stride
     self.shape = shape
     self.schedule = schedule ?? ChannelSchedule(shape, scalarBytes: bytes, tensors: tensors)
-    streams = Double((tensors + 1) * shape.count * bytes) > ChannelSchedule.lastLevelShare * Double(CacheSizes.last)
+    let last = Double(CacheSizes.last)
+    streams = Double((tensors + 1) * shape.count * bytes) > ChannelSchedule.lastLevelShare * last
+    if case .rows = self.schedule {
+      isFar = Double(tensors * shape.count * bytes) > ChannelSchedule.farShare * last
+    } else {
+      isFar = false
+    }
   }
 
   var m: Double { Double(shape.valuesPerChannel) }

@@ -63,6 +63,8 @@ enum ChannelSchedule: Equatable {
   static let wideRow = 2048
   /// The part of the last-level cache from which on results bypass it, as what is read and written would not both stay in it.
   static let lastLevelShare = 0.8
+  /// As many times the last-level cache as what a pass reads, and it is as good as all in memory.
+  static let farShare = 6.0
 
   init(_ shape: ChannelShape, scalarBytes: Int, tensors: Int, threads: Int = Parallel.threadCount) {
     let threads = shape.count < 2 * Self.grain ? 1 : min(threads, shape.count / Self.grain)

@@ -373,7 +373,7 @@ struct GroupNormalization<Scalar: TensorScalar> {
     scratch.overParts(s, clearing: false) { _, rows in
       let start = rows.lowerBound * c
       Scalar.kernels.column_gradient(
-        x + start, c, dy + start, c, dx + start, c, rows.count, c, shift, nil, nil, a, b, e, true, stream)
+        x + start, c, dy + start, c, dx + start, c, rows.count, c, shift, nil, nil, a, b, e, true, stream, false)
     }
   }
 }
