@@ -75,6 +75,7 @@ static void check_table(const steppe_kernel_table *t) {
   check_convolutions();
   check_transposition();
   check_poolings();
+  check_text();
   static const size_t counts[] = {0, 1, 2, 3, 5, 7, 8, 15, 16, 17, 33, 1000};
   for (unsigned variant = 0; variant < 32; variant++) {
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {

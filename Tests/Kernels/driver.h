@@ -71,5 +71,6 @@ void check_transposition(void);
 void check_products(void);
 void check_poolings(void);
 void check_convolutions(void);
+void check_text(void);
 
 #endif

@@ -367,6 +367,14 @@ typedef struct steppe_kernel_table {
   /// z[r] = a[r]·x[r] + b[r]·y[r], or where `adding` that added to z[r]; without y a[r]·x[r] alone. `ldy` is 0 for one y to all rows.
   void (*combine_rows)(const void *x, ptrdiff_t ldx, const double *a, const void *_Nullable y, ptrdiff_t ldy,
                        const double *_Nullable b, void *z, ptrdiff_t ldz, size_t rows, size_t columns, bool adding);
+
+  // ── comma-separated values, whatever the scalar type ────────────────────────────────────────────────────────────────────────
+  /// The places of all separators and line feeds in `length` ≤ 65535 bytes, and how many. 32 entries behind the last are written to.
+  size_t (*find_marks)(const uint8_t *text, size_t length, uint8_t separator, uint16_t *places);
+  /// The numbers of `count` fields, each from behind the end before, and the first from behind ends[−1] (modulo 2¹⁶), to its own: correctly
+  /// rounded, or NaN where a field is not plain: digits, with a point or without, perhaps behind a minus, 16 bytes at the most. The 16 bytes
+  /// before each end must be there to be read, and 32 entries of `ends` behind the last; 31 values behind the last are written to.
+  void (*parse_decimals)(const uint8_t *text, const uint16_t *ends, size_t count, double *values);
 } steppe_kernel_table;
 
 /// The instruction sets that this build holds and this machine can run, best last. Writes at most `capacity` names, returns the number.

@@ -19,6 +19,7 @@
 #include "features.h"
 #include "pooling.h"
 #include "weights.h"
+#include "text.h"
 
 #define STEPPE_STRING(x) #x
 #define STEPPE_STRING_(x) STEPPE_STRING(x)
@@ -98,6 +99,8 @@ const steppe_kernel_table K(steppe_table) = {
     .feature_center = K(feature_center),
     .dot_rows = K(dot_rows),
     .combine_rows = K(combine_rows),
+    .find_marks = K(find_marks),
+    .parse_decimals = K(parse_decimals),
 };
 
 #undef STEPPE_STRING

@@ -48,6 +48,93 @@ import Steppe
     }
   }
 
+  /// Hundreds of thousands of fields on each instruction set, in a process of its own: every bit is as the C library has it.
+  @Test func fieldsAreRoundedAsTheCLibraryDoes() async throws {
+    for name in InstructionSet.available {
+      try ExitTestArguments.pass(name, "\(testSeed)", to: "decimals")
+      await #expect(processExitsWith: .success) {
+        let arguments = try ExitTestArguments.received(by: "decimals")
+        let (name, salt) = (arguments[0], arguments[1])
+        try InstructionSet.select(name)
+        var generator = TestGenerator(fixed: "\(name) \(salt)")
+        let columns = 25
+        for ending in ["\n", "\r\n"] {
+          var texts: [[UInt8]] = []
+          for _ in 0..<10_000 * columns { texts.append(Self.decimal(&generator)) }
+          var table: [UInt8] = []
+          for (index, text) in texts.enumerated() {
+            table += text
+            table += index % columns == columns - 1 ? Array(ending.utf8) : [UInt8(ascii: ",")]
+          }
+          let numbers = Self.parsed(table, columns: columns)
+          #expect(numbers.count == texts.count)
+          for (number, text) in zip(numbers, texts) {
+            let expected = (text + [0]).withUnsafeBytes {
+              strtod($0.baseAddress!.assumingMemoryBound(to: CChar.self), nil)
+            }
+            guard number.bitPattern != expected.bitPattern else { continue }
+            Issue.record("\(String(decoding: text, as: UTF8.self)) on \(name): \(number), not \(expected)")
+          }
+        }
+      }
+    }
+  }
+
+  /// The numbers of a table without a header.
+  private static func parsed(_ table: [UInt8], columns: Int) -> [Double] {
+    let kinds = Array(repeating: STEPPE_CSV_NUMBER, count: columns)
+    return table.withUnsafeBufferPointer { table in
+      kinds.withUnsafeBufferPointer { kinds in
+        var format = steppe_csv_format(
+          separator: UInt8(ascii: ","), missing: STEPPE_CSV_REFUSE_MISSING, columns: columns, kinds: kinds.baseAddress!)
+        var numbers = Array(repeating: 0.0, count: table.count + columns)
+        let (begin, end) = (table.baseAddress!, table.baseAddress! + table.count)
+        let rows = withUnsafeTemporaryAllocation(of: steppe_csv_result.self, capacity: 1) { result in
+          steppe_csv_parse(&format, begin, end, end, true, &numbers, nil, result.baseAddress!)
+          #expect(result[0].problem == STEPPE_CSV_NONE && result[0].next == end)
+          return Int(result[0].rows)
+        }
+        return Array(numbers.prefix(rows * columns))
+      }
+    }
+  }
+
+  /// A finite number's text: digits of any length with a point anywhere, numbers halfway between two doubles or next to that, all
+  /// digits of a double, and exponents, subnormal and tiny numbers among them.
+  private static func decimal(_ generator: inout TestGenerator) -> [UInt8] {
+    func digits(_ count: Int) -> [UInt8] {
+      (0..<count).map { _ in UInt8(ascii: "0") + UInt8(generator.integer(0...9)) }
+    }
+    func with(point places: Int, _ digits: [UInt8]) -> [UInt8] {
+      let digits = Array(repeating: UInt8(ascii: "0"), count: max(0, places - digits.count)) + digits
+      return digits.dropLast(places) + [UInt8(ascii: ".")] + digits.suffix(places)
+    }
+    func exponent(_ range: ClosedRange<Int>) -> [UInt8] { Array("e\(generator.integer(range))".utf8) }
+    let sign: [UInt8] = generator.integer(0...1) == 0 ? [] : [generator.integer(0...9) == 0 ? 0x2B : 0x2D]
+    switch generator.integer(0...9) {
+    case 0...3: return sign + with(point: generator.integer(0...8), digits(generator.integer(1...16)))
+    case 4: return sign + digits(generator.integer(1...24))
+    case 5: return sign + with(point: generator.integer(0...30), digits(generator.integer(1...24)))
+    case 6: return sign + with(point: generator.integer(0...19), digits(generator.integer(1...20))) + exponent(-45...45)
+    case 7: return sign + digits(generator.integer(1...25)) + exponent(-345...280)
+    case 8:
+      // An odd number of 54 bits, times a power of five that 64 bits still hold.
+      let places = generator.integer(-20...3)
+      let five = (0..<abs(places)).reduce(UInt64(1)) { power, _ in power * 5 }
+      let least = UInt64(1) << 53
+      var number =
+        places >= 0
+        ? (UInt64.random(in: least..<2 * least, using: &generator) | 1) * five
+        : UInt64.random(in: least / five...2 * least / five, using: &generator) | 1
+      number = number &+ UInt64(bitPattern: Int64(generator.integer(-1...1)))
+      let text = Array("\(number)".utf8)
+      return sign + (places >= 0 ? with(point: places, text) : text + Array("e\(-places)".utf8))
+    default:
+      let number = Double(bitPattern: UInt64.random(in: 0..<0x7FF0_0000_0000_0000, using: &generator))
+      return sign + Array((generator.integer(0...1) == 0 ? number : generator.normal().magnitude).description.utf8)
+    }
+  }
+
   /// Columns of numbers, of text and of both, with all that the format allows.
   private func table(
     _ rows: Int, _ generator: inout TestGenerator
