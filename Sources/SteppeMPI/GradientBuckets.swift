@@ -304,6 +304,7 @@
         for (index, bucket) in buckets.enumerated() { for entry in bucket.entries { entry.bucket = index } }
       }
       begun = 0
+      shared?.endStep()
       for bucket in buckets { bucket.reset() }
       for entry in entries {
         (entry.expected, entry.additions) = (entry.additions, 0)

@@ -7,18 +7,23 @@
   /// are. Nothing is copied and nothing is sent.
   ///
   /// Each rank says in shared memory how many lots of gradients it has left there, and of how many it has added up its share. The lots are
-  /// the same on all ranks, in one order. A rank leaves gradients only when it has done with the sums of the step before, and so nobody
-  /// writes to what another still reads.
+  /// the same on all ranks, in one order. A share is added up in the order of ranks, whatever the timing, and by one rank: the sums are the
+  /// same bits on all of them.
   ///
-  /// A share is added up in the order of ranks, whatever the timing, and by one rank: the sums are the same bits on all of them.
+  /// The sums take the place of rank 0's gradients, of which there are two, in turns. So nobody writes to what another still reads: rank 0
+  /// writes gradients where the sums of the step before the last one stood, and since then each rank has left gradients, which it does only
+  /// when it has done with those sums.
   final class SharedGradients<Scalar: TensorScalar>: SharedMemoryUser {
     private let memory: SharedMemory
     private let rank: Int
     private let size: Int
-    /// The scalars of one rank's gradients, and of the sums.
+    /// The scalars of one rank's gradients.
     private let count: Int
     private let gradients: UnsafeMutablePointer<Scalar>
-    private let sums: UnsafeMutablePointer<Scalar>
+    /// Whether rank 0's gradients stand behind all others in this step.
+    private var isOdd = false
+    /// A part of a sum.
+    private let part: Storage<Scalar>
     private let parameters: [WeakParameter]
     /// The lots that are not added up here. Guarded by the library's lock, as is what follows.
     private var waiting: ArraySlice<Lot> = []
@@ -46,10 +51,10 @@
     init?(_ count: Int, _ parameters: [Parameter<Scalar>], over ranks: Communicator) throws(RankError) {
       guard let memory = try ranks.share(bytes: Self.bytes(count, ranks: ranks.size)) else { return nil }
       (self.memory, self.count, rank, size) = (memory, count, ranks.rank, ranks.size)
+      part = Storage(count: 2048)
       self.parameters = parameters.map { WeakParameter(parameter: $0) }
       let start = memory.pointer + 2 * Self.line * ranks.size
       gradients = start.assumingMemoryBound(to: Scalar.self)
-      sums = gradients + count * ranks.size
       ranks.noteUser(self)
       // It may have served others.
       steppe_shared_store(number(0, of: rank), 0)
@@ -65,10 +70,15 @@
     /// Where this rank's gradients stand.
     var own: UnsafeMutablePointer<Scalar> { gradients(of: rank) }
 
-    private func gradients(of rank: Int) -> UnsafeMutablePointer<Scalar> { gradients + rank * count }
+    private func gradients(of rank: Int) -> UnsafeMutablePointer<Scalar> {
+      gradients + (rank == 0 && isOdd ? size : rank) * count
+    }
 
     /// Where the sum of the gradient at `offset` stands.
-    func sum(at offset: Int) -> UnsafeMutablePointer<Scalar> { sums + offset }
+    func sum(at offset: Int) -> UnsafeMutablePointer<Scalar> { gradients(of: 0) + offset }
+
+    /// Goes to the next step, when all sums of this one are there.
+    func endStep() { isOdd.toggle() }
 
     /// Leaves gradients to the other ranks.
     ///
@@ -99,16 +109,17 @@
     /// This rank's share of a gradient, a part at a time that the nearest cache holds while it is looked at.
     private func sum(_ range: Range<Int>, onBroken: (_ rank: Int) -> Void) {
       let share = Parallel.range(rank, of: size, count: range.count, multiple: 16)
-      let length = 2048
-      for start in stride(from: share.lowerBound, to: share.upperBound, by: length) {
-        let count = min(length, share.upperBound - start)
+      for start in stride(from: share.lowerBound, to: share.upperBound, by: part.count) {
+        let count = min(part.count, share.upperBound - start)
         let offset = range.lowerBound + start
-        let sum = sums + offset
+        let sum = part.pointer
         Scalar.add(gradients(of: 0) + offset, gradients(of: 1) + offset, to: sum, count: count)
         for other in 2..<max(size, 2) { Scalar.add(gradients(of: other) + offset, to: sum, count: count) }
-        if Scalar.kernels.all_finite(sum, count) { continue }
-        // Where all terms are finite it is their sum that is not.
-        onBroken((0..<size).first { !Scalar.kernels.all_finite(gradients(of: $0) + offset, count) } ?? rank)
+        if !Scalar.kernels.all_finite(sum, count) {
+          // Where all terms are finite it is their sum that is not.
+          onBroken((0..<size).first { !Scalar.kernels.all_finite(gradients(of: $0) + offset, count) } ?? rank)
+        }
+        (gradients(of: 0) + offset).update(from: sum, count: count)
       }
     }
 

@@ -67,6 +67,9 @@
       }
     }
 
+    /// How many pieces of memory MPI has given out.
+    package var sharedMemoryCount: Int { sharedMemory.count }
+
     struct WeakUser {
       weak var user: (any SharedMemoryUser)?
     }

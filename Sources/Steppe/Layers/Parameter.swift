@@ -139,17 +139,20 @@ public final class Parameter<Scalar: TensorScalar> {
   /// Adds to the gradient: `body` gets its memory and whether what stands there counts (else it is to be
   /// written over).
   package func accumulate(_ body: (_ gradient: UnsafeMutablePointer<Scalar>, _ adding: Bool) -> Void) {
+    let isSum = isGradientSum
     willChangeGradient()
+    // A sum is not written to where others read it.
+    if isSum { keepGradient() }
     if !hasGradient, let (address, lender) = observer?.memoryForGradient() {
-      let memory = address.assumingMemoryBound(to: Scalar.self)
-      body(memory, false)
-      lent = (memory, lender)
+      lent = (address.assumingMemoryBound(to: Scalar.self), lender)
+    }
+    if let lent {
+      body(lent.address, hasGradient)
       hasGradient = true
       isZeroed = false
       observer?.gradientDidChange()
       return
     }
-    keepGradient()
     var memory = gathered ?? Tensor(uninitialized: value.shape)
     gathered = nil
     if hasGradient {
