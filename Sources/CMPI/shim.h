@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <mpi.h>
 #include <signal.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -199,6 +201,37 @@ static inline int steppe_mpi_all_gather(steppe_mpi_communicator communicator, co
 // Moves what is under way, and says whether the request is done.
 static inline int steppe_mpi_test(steppe_mpi_request *request, int *done) {
   return MPI_Test(&request->handle, done, MPI_STATUS_IGNORE);
+}
+
+// MARK: Memory that processes share
+
+typedef struct { MPI_Win handle; } steppe_mpi_window;
+
+// `bytes` of memory at `*memory` that all processes of a communicator share, all of which run on one machine.
+static inline int steppe_mpi_share(steppe_mpi_communicator communicator, size_t bytes, steppe_mpi_window *window, void **memory) {
+  int rank = 0, unit = 0;
+  MPI_Aint size = 0;
+  void *own = NULL;
+  int code = MPI_Comm_rank(communicator.handle, &rank);
+  if (!code) code = MPI_Win_allocate_shared(rank == 0 ? (MPI_Aint)bytes : 0, 1, MPI_INFO_NULL, communicator.handle, &own, &window->handle);
+  if (!code) code = MPI_Win_shared_query(window->handle, 0, &size, &unit, memory);
+  if (!code) code = MPI_Win_lock_all(MPI_MODE_NOCHECK, window->handle);
+  return code;
+}
+
+static inline int steppe_mpi_unshare(steppe_mpi_window *window) {
+  const int code = MPI_Win_unlock_all(window->handle);
+  return code ? code : MPI_Win_free(&window->handle);
+}
+
+// A number in shared memory: who reads it sees all that was written before it.
+static inline void steppe_shared_store(uint64_t *number, uint64_t value) { __atomic_store_n(number, value, __ATOMIC_RELEASE); }
+static inline uint64_t steppe_shared_load(const uint64_t *number) { return __atomic_load_n(number, __ATOMIC_ACQUIRE); }
+
+// Free bytes where this machine keeps shared memory.
+static inline size_t steppe_shared_room(void) {
+  struct statvfs system;
+  return statvfs("/dev/shm", &system) ? 0 : (size_t)system.f_bavail * system.f_frsize;
 }
 
 // MARK: Messages from one process to another

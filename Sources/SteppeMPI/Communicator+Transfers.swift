@@ -5,6 +5,15 @@
 
   // How a collective begins, moves on and ends.
   extension Communicator {
+    /// How far a collective is when its requests are done.
+    enum Progress {
+      /// More requests have begun.
+      case begun
+      /// It waits for something that is no request.
+      case waiting
+      case done
+    }
+
     /// A collective that is under way.
     final class Transfer {
       let what: String
@@ -12,8 +21,8 @@
       let number: Int
       private unowned let ranks: Communicator
       fileprivate var requests: [UnsafeMutablePointer<steppe_mpi_request>] = []
-      /// Begins what comes when all requests are done; whether there was anything.
-      fileprivate var next: () throws(RankError) -> Bool = { false }
+      /// What comes when all requests are done.
+      fileprivate var next: () throws(RankError) -> Progress = { .done }
       /// What holds the memory that it works on.
       private var holder: Any?
 
@@ -39,7 +48,7 @@
       }
 
       private func moved() throws(RankError) -> Bool {
-        repeat {
+        while true {
           while let request = requests.last {
             var done: Int32 = 0
             try MPILibrary.check("MPI_Test", steppe_mpi_test(request, &done))
@@ -47,8 +56,14 @@
             request.deallocate()
             requests.removeLast()
           }
-        } while try next()
-        (holder, next) = (nil, { false })
+          switch try next() {
+          case .begun: continue
+          case .waiting: return false
+          case .done: break
+          }
+          break
+        }
+        (holder, next) = (nil, { .done })
         ranks.underWay[ObjectIdentifier(self)] = nil
         return true
       }
@@ -117,7 +132,9 @@
       let ring = Ring(
         values, count: count, rank: rank, size: size, tag: Int32(16 + rings % 16_384), rings: ringMessages,
         onBroken: onBroken)
-      transfer.next = { [unowned transfer] () throws(RankError) in try ring.advance(&transfer.requests) }
+      transfer.next = { [unowned transfer] () throws(RankError) in
+        try ring.advance(&transfer.requests) ? .begun : .done
+      }
       try library.lock.withLock { () throws(RankError) in
         do throws(RankError) { _ = try transfer.next() } catch {
           failure = failure ?? error
@@ -125,6 +142,20 @@
         }
       }
       if inBackground { watch.move(transfer) }
+      return transfer
+    }
+
+    /// Begins the sum of gradients that stand in memory that all ranks share.
+    ///
+    /// - Parameter onBroken: Called, in whichever thread, where a rank's numbers are not finite.
+    func begin<Scalar: TensorScalar>(
+      _ gradients: SharedGradients<Scalar>, _ ranges: [Range<Int>], _ what: String,
+      onBroken: @escaping (_ range: Int, _ rank: Int) -> Void
+    ) throws(RankError) -> Transfer {
+      let transfer = try begin(what, on: main, pieces: [], holder: gradients) { _, _, _, _ in 0 }
+      let number = library.lock.withLock { gradients.add(ranges, onBroken: onBroken) }
+      transfer.next = { () throws(RankError) in gradients.advance(to: number) ? .done : .waiting }
+      watch.move(transfer)
       return transfer
     }
 

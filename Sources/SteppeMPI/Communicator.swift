@@ -42,6 +42,11 @@
     var failure: RankError?
     /// What has begun and is not done: MPI may use its memory. After an error that stays so to the end of the process.
     var underWay: [ObjectIdentifier: Transfer] = [:]
+    /// Whether gradients go by memory that the ranks share, where there is room: at the start, whether all run on this machine.
+    package var sharesMemory: Bool
+    /// What MPI has given out of it, the same on all ranks.
+    var sharedMemory: [SharedMemory] = []
+    var sharedMemoryUsers: [WeakUser] = []
 
     /// The communicator of all processes; MPI is started at the first call.
     ///
@@ -80,6 +85,7 @@
       try MPILibrary.check("MPI_Comm_size", steppe_mpi_size(main, &size))
       try MPILibrary.check("MPI_Comm_split_type", steppe_mpi_local_size(main, &local))
       (self.rank, self.size, localSize) = (Int(rank), Int(size), Int(local))
+      sharesMemory = size > 1 && local == size
       health = StepHealth(rank: self.rank, size: self.size)
       watch = RankWatch(library, control, rank: self.rank, size: self.size, localSize: localSize)
       watch.start()
@@ -91,6 +97,7 @@
     public func finish() throws(RankError) {
       try barrier()
       watch.stop()
+      try leaveSharedMemory()
       moveRest()
       library.lock.lock()
       defer { library.lock.unlock() }

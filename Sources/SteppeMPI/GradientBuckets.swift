@@ -6,15 +6,22 @@
   ///
   /// A parameter's gradient is taken to be complete when it has been added to as often as in the step before. Which parameters have
   /// gradients, the ranks tell each other at the end of the first step and whenever that has changed on one of them: those that all have
-  /// come first, those that only some have go at a step's end, and the others are not exchanged. Small parameters share a bucket's memory; a
-  /// large one is reduced where it stands.
+  /// come first, those that only some have go at a step's end, and the others are not exchanged.
+  ///
+  /// Where all ranks run on one machine, gradients stand in memory that they share (``SharedGradients``). Elsewhere small parameters share a
+  /// bucket's memory, and a large one is reduced where it stands.
   final class GradientBuckets<Scalar: TensorScalar> {
     private let ranks: Communicator
     /// The scalars from which on a bucket is full.
     private let fullCount: Int
     /// Each parameter once, in the order of backward.
     private var entries: [Entry] = []
+    /// The scalars of all their gradients, each from a cache line's begin.
+    private var totalCount = 0
     private var buckets: [Bucket] = []
+    /// Where gradients stand; nil where the ranks share no memory, and before the first exchange.
+    private var shared: SharedGradients<Scalar>?
+    private var hasAskedToShare = false
     /// How many of the buckets were begun in this step.
     private(set) var begun = 0
     /// Whether sums are being written to the gradients, which are no additions.
@@ -35,9 +42,12 @@
       var owners = 0
       /// Whether the gradient was the sum of an earlier step when it was sent.
       var isCarried = false
+      /// Where it stands among all gradients of a rank.
+      let offset: Int
 
-      init(_ parameter: Parameter<Scalar>, _ buckets: GradientBuckets) {
+      init(_ parameter: Parameter<Scalar>, offset: Int, _ buckets: GradientBuckets) {
         self.parameter = parameter
+        self.offset = offset
         self.buckets = buckets
       }
 
@@ -54,6 +64,28 @@
 
       func gradientDidChange() {
         if !buckets.isWriting { buckets.added(to: self) }
+      }
+
+      func memoryForGradient() -> (address: UnsafeMutableRawPointer, lender: AnyObject)? {
+        guard let shared = buckets.shared, let bucket, bucket >= buckets.begun else { return nil }
+        return (UnsafeMutableRawPointer(shared.own + offset), shared)
+      }
+
+      /// Notes whether what is sent is a sum of an earlier step, which one rank is to send.
+      func prepare() {
+        isCarried = parameter.isGradientSum
+        leaveSumToFirst()
+      }
+
+      /// Leaves this rank's gradient at `place`, where backward may have written it at once.
+      func write(to place: UnsafeMutablePointer<Scalar>) {
+        if parameter.holdsGradient(at: place) { return }
+        guard parameter.hasGradient else {
+          // Other ranks may have one.
+          return place.update(repeating: 0, count: count)
+        }
+        let gradient = parameter.gradientPlace()
+        place.update(from: gradient.address, count: count)
       }
     }
 
@@ -76,10 +108,7 @@
 
       /// Where the bucket's gradients stand, in one piece, and what holds that memory.
       func packed() -> (pointer: UnsafeMutablePointer<Scalar>, holder: Any) {
-        for entry in entries {
-          entry.isCarried = entry.parameter.isGradientSum
-          entry.leaveSumToFirst()
-        }
+        for entry in entries { entry.prepare() }
         let first = entries[0].parameter
         if entries.count == 1, first.hasGradient {
           let pointer = first.writableGradient()
@@ -88,19 +117,29 @@
         }
         var place = memory.pointer
         for entry in entries {
-          if entry.parameter.hasGradient {
-            place.update(from: entry.parameter.writableGradient(), count: entry.count)
-          } else {
-            // Other ranks may have one.
-            place.update(repeating: 0, count: entry.count)
-          }
+          entry.write(to: place)
           place += entry.count
         }
         return (memory.pointer, memory)
       }
 
+      /// Leaves the bucket's gradients in memory that the ranks share, and says where.
+      func left(in shared: SharedGradients<Scalar>) -> [Range<Int>] {
+        entries.map { entry in
+          entry.prepare()
+          entry.write(to: shared.own + entry.offset)
+          return entry.offset..<entry.offset + entry.count
+        }
+      }
+
       /// Gives the sums to their parameters, as far as any rank had something to add. What has changed a gradient since it was sent is lost.
-      func unpack() {
+      func unpack(from shared: SharedGradients<Scalar>?) {
+        if let shared {
+          for entry in entries where entry.owners > 0 || entry.isCarried {
+            entry.parameter.hold(sumAt: shared.sum(at: entry.offset), of: shared)
+          }
+          return
+        }
         if let sum = inPlace {
           let parameter = entries[0].parameter
           if !parameter.hasGradient || parameter.gradient.address != sum.address { parameter.gradient = sum }
@@ -139,7 +178,12 @@
       self.ranks = ranks
       fullCount = max(1, bytes / MemoryLayout<Scalar>.stride)
       var seen: Set<ObjectIdentifier> = []
-      entries = parameters.reversed().filter { seen.insert(ObjectIdentifier($0)).inserted }.map { Entry($0, self) }
+      var offset = 0
+      for parameter in parameters.reversed() where seen.insert(ObjectIdentifier(parameter)).inserted {
+        entries.append(Entry(parameter, offset: offset, self))
+        offset += (parameter.value.count + 31) & ~31
+      }
+      totalCount = offset
     }
 
     private func grouped(_ entries: [Entry]) -> [Bucket] {
@@ -185,13 +229,23 @@
     private func beginNext() {
       let (index, bucket) = (begun, buckets[begun])
       begun += 1
-      let memory = bucket.packed()
+      let what = "the gradient of '\(bucket.entries[0].parameter.name)'"
       do throws(RankError) {
+        if let shared {
+          bucket.transfer = try ranks.begin(shared, bucket.left(in: shared), what) {
+            [health = ranks.health] place, rank in
+            health.noteGradient(
+              bucket: index, of: rank, "the gradient of '\(bucket.entries[place].parameter.name)' is not finite")
+          }
+          return
+        }
+        let memory = bucket.packed()
         bucket.transfer = try ranks.begin(
-          sum: memory.pointer, count: bucket.count, "the gradient of '\(bucket.entries[0].parameter.name)'",
-          holder: memory.holder, inBackground: true
-        ) { [health = ranks.health] place, isOwn in
-          health.noteGradient(bucket: index, isOwn: isOwn, "the gradient of '\(bucket.name(at: place))' is not finite")
+          sum: memory.pointer, count: bucket.count, what, holder: memory.holder, inBackground: true
+        ) { [ranks] place, isOwn in
+          ranks.health.noteGradient(
+            bucket: index, of: isOwn ? ranks.rank : (ranks.rank + ranks.size - 1) % ranks.size,
+            "the gradient of '\(bucket.name(at: place))' is not finite")
         }
       } catch {
         failure = failure ?? error
@@ -220,6 +274,10 @@
       let own = entries.map { $0.isOwn ? UInt8(1) : 0 }
       let all = try ranks.allGather(own)
       for (index, entry) in entries.enumerated() { entry.owners = all.count { $0[index] == 1 } }
+      if !hasAskedToShare {
+        shared = try SharedGradients(totalCount, entries.map(\.parameter), over: ranks)
+        hasAskedToShare = true
+      }
       buckets += grouped(entries.filter { $0.bucket == nil && $0.owners > 0 })
       try finishTransfers()
     }
@@ -233,7 +291,7 @@
       if isGood {
         isWriting = true
         for bucket in buckets {
-          bucket.unpack()
+          bucket.unpack(from: shared)
           for entry in bucket.entries { entry.parameter.markGradientAsSum() }
         }
         isWriting = false
@@ -246,6 +304,7 @@
         for (index, bucket) in buckets.enumerated() { for entry in bucket.entries { entry.bucket = index } }
       }
       begun = 0
+      shared?.endStep()
       for bucket in buckets { bucket.reset() }
       for entry in entries {
         (entry.expected, entry.additions) = (entry.additions, 0)

@@ -142,7 +142,11 @@
 
   /// One element of a large gradient that is not finite, wherever it stands.
   func brokenElement(_ context: RankContext) throws {
-    let (ranks, culprit) = (context.ranks, context.size - 1)
+    for culprit in Set([0, context.size / 2, context.size - 1]).sorted() { try brokenElement(context, of: culprit) }
+  }
+
+  private func brokenElement(_ context: RankContext, of culprit: Int) throws {
+    let ranks = context.ranks
     let shape = [700, 60]
     let count = shape.reduce(1, *)
     for place in [0, 61, count / 3, count / 2 + 7, 2 * count / 3 + 1, count - 62, count - 1] {
@@ -165,6 +169,116 @@
           }
         }
       }
+    }
+  }
+
+  /// Sums of gradients of many sizes: how they are rounded where they stand in shared memory, and what a program may do with them.
+  func sharedGradients(_ context: RankContext) throws {
+    let (ranks, size) = (context.ranks, context.size)
+    let isShared = ranks.sharesMemory && ranks.localSize == size
+    let counts = [1, 5, 16, 17, 100, 4099, 70_001]
+    for bucketBytes in [64, 8192, 1 << 20] {
+      let parameters = counts.enumerated().map { index, count in
+        Parameter<Float>(.zeros(shape: [count]), name: "p\(index)", decays: false)
+      }
+      let parallel = try DataParallel(ParameterLayer(parameters), over: ranks, bucketBytes: bucketBytes)
+      let optimizer = SGD(parameters, learningRate: 1)
+      // How often backward adds to each gradient.
+      let additions = bucketBytes == 8192 ? 2 : 1
+      var kept: [(gradient: Tensor<Float>, scalars: [Float])] = []
+      var moved = counts.map { [Float](repeating: 0, count: $0) }
+      for step in 0..<6 {
+        // What each rank adds, known to all.
+        var generator = context.generator("\(bucketBytes) \(step)")
+        let terms = (0..<size).map { _ in counts.map { generator.normals($0, as: Float.self) } }
+        for (index, parameter) in parameters.enumerated().reversed() {
+          for _ in 0..<additions {
+            parameter.accumulate { gradient, adding in
+              for (place, term) in terms[context.rank][index].enumerated() {
+                gradient[place] = (adding ? gradient[place] : 0) + term
+              }
+            }
+          }
+        }
+        try parallel.finishGradients()
+        let sums = counts.indices.map { index in
+          (0..<counts[index]).map { place in
+            (0..<size).reduce(Float(0)) { $0 + Float(additions) * terms[$1][index][place] }
+          }
+        }
+        // Some steps leave the gradients where they are until the optimizer reads them.
+        if step % 2 == 0 {
+          for (index, parameter) in parameters.enumerated() {
+            let found = parameter.gradient.scalars
+            try context.expectSame(found, "\(parameter.name) in step \(step)")
+            // The order of ranks, where one rank adds up all terms.
+            if isShared || size == 2 {
+              context.expect(
+                found == sums[index], "\(parameter.name) in step \(step): not rounded in the order of ranks")
+            }
+            kept.append((parameter.gradient, found))
+          }
+        }
+        if step == 4 {
+          // What the program changes is no other rank's.
+          if context.rank == 0 { clipGradientValue(parameters, maximum: 0.5) }
+          try ranks.barrier()
+          for (index, parameter) in parameters.enumerated() {
+            let expected = context.rank > 0 ? sums[index] : sums[index].map { max(-0.5, min(0.5, $0)) }
+            context.expectNear(
+              parameter.gradient.scalars, expected, within: 1e-5, "\(parameter.name), changed on one rank")
+            parameter.clearGradient()
+          }
+        } else {
+          for index in counts.indices {
+            for place in moved[index].indices { moved[index][place] -= sums[index][place] }
+          }
+          optimizer.step()
+        }
+        for (index, parameter) in parameters.enumerated() {
+          context.expectNear(
+            parameter.value.scalars, moved[index], within: 1e-5, "\(parameter.name) after step \(step)")
+          try context.expectSame(parameter.value.scalars, "\(parameter.name) after step \(step)")
+        }
+      }
+      for (gradient, scalars) in kept {
+        context.expect(gradient.scalars == scalars, "a gradient that was kept has changed")
+      }
+      context.expect(
+        ranks.sharedMemoryCount == (isShared ? 1 : 0), "\(ranks.sharedMemoryCount) pieces of shared memory")
+    }
+
+    // Sums that nobody has looked at outlive MPI.
+    let parameter = Parameter<Float>(.zeros(shape: [1000]), name: "last", decays: false)
+    let parallel = try DataParallel(ParameterLayer([parameter]), over: ranks)
+    for _ in 0..<2 {
+      parameter.clearGradient()
+      parameter.accumulate { gradient, _ in gradient.update(repeating: 1, count: 1000) }
+      try parallel.finishGradients()
+    }
+    context.afterFinish = {
+      context.expect(parameter.gradient.scalars == [Float](repeating: Float(size), count: 1000), "a sum after MPI")
+      withExtendedLifetime(parallel) {}
+    }
+  }
+
+  /// Parameters, and nothing that is computed with them.
+  private final class ParameterLayer: Layer {
+    let parameters: [Parameter<Float>]
+    var name = ""
+
+    init(_ parameters: [Parameter<Float>]) { self.parameters = parameters }
+
+    var inferenceSteps: [InferenceStep<Float>] { [] }
+
+    var state: [StateEntry<Float>] { parameters.map { StateEntry($0.name, $0) } }
+
+    func outputShape(for input: [Int], training: Bool) throws(LayerError) -> [Int] { input }
+
+    func callAsFunction(_ input: Tensor<Float>) -> Tensor<Float> { input }
+
+    func forward(_ input: Tensor<Float>) -> (output: Tensor<Float>, pullback: Pullback<Float>) {
+      (input, Pullback(shape: input.shape) { gradient, _ in gradient })
     }
   }
 

@@ -115,13 +115,18 @@
     }
   }
 
-  /// `step HIDDEN BATCH THREADS BUCKET_BYTES`: the median step, of this process alone or of the ranks of mpirun.
+  /// `step HIDDEN BATCH THREADS BUCKET_BYTES [apart]`: the median step, of this process alone or of the ranks of mpirun, which are to send
+  /// each other the gradients although they run on one machine where it says so.
   private func measureStep(_ arguments: [String]) throws {
     let numbers = arguments.compactMap { Int($0) }
-    guard numbers.count == 4 else { throw MeasurementError("step: expected HIDDEN BATCH THREADS BUCKET_BYTES") }
+    let isApart = arguments.last == "apart"
+    guard numbers.count == 4, arguments.count == (isApart ? 5 : 4) else {
+      throw MeasurementError("step: expected HIDDEN BATCH THREADS BUCKET_BYTES [apart]")
+    }
     let (hidden, batch, threads, bytes) = (numbers[0], numbers[1], numbers[2], numbers[3])
     Parallel.threadCount = threads
     let ranks = MPILaunch.isLaunched ? try Communicator.world() : nil
+    if isApart { ranks?.sharesMemory = false }
     let work = try StepWork(hidden: hidden, batch: batch, over: ranks, bucketBytes: bytes)
     for _ in 0..<20 { _ = try work.run() }
     var parts: [[Double]] = []

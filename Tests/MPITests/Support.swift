@@ -10,6 +10,8 @@
     /// What the launcher passed behind the case's name.
     let arguments: [String]
     private(set) var failures: [String] = []
+    /// What is checked when MPI has ended.
+    var afterFinish: (() -> Void)?
 
     init(_ ranks: Communicator, _ arguments: [String]) {
       self.ranks = ranks
@@ -81,13 +83,22 @@
       let context = RankContext(try Communicator.world(), arguments)
       guard let body = rankCases.first(where: { $0.name == name })?.body else { fatalError("no case '\(name)'") }
       try body(context)
-      for failure in context.failures { note("rank \(context.rank) of \(context.size): \(name): \(failure)") }
       try context.ranks.finish()
+      context.afterFinish?()
+      for failure in context.failures { note("rank \(context.rank) of \(context.size): \(name): \(failure)") }
       exit(context.failures.isEmpty ? 0 : 1)
     } catch {
       note("\(name): \(error)")
       (try? Communicator.world())?.abort()
       exit(1)
+    }
+  }
+
+  /// The case where ranks of one machine exchange gradients as those of several do.
+  private func apart(_ body: @escaping RankCase) -> RankCase {
+    { context in
+      context.ranks.sharesMemory = false
+      try body(context)
     }
   }
 
@@ -102,17 +113,27 @@
       ("batch-norm-sizes", 1, batchNormSizes),
       ("gradients", 1, gradients),
       ("own-loop", 1, ownLoop),
+      ("gradients, apart", 2, apart(gradients)),
+      ("own-loop, apart", 2, apart(ownLoop)),
       ("frozen", 1, frozen),
+      ("frozen, apart", 2, apart(frozen)),
       ("partial", 2, partial),
+      ("partial, apart", 2, apart(partial)),
       ("overlap", 2, overlap),
+      ("overlap, apart", 2, apart(overlap)),
+      ("shared-gradients", 2, sharedGradients),
+      ("shared-gradients, apart", 2, apart(sharedGradients)),
       ("training", 1, training),
+      ("training, apart", 2, apart(training)),
       ("shares", 1, shares),
       ("resumption", 1, resumption),
       ("dropout", 2, dropout),
       ("features", 1, features),
       ("refusals", 2, refusals),
       ("nan", 2, notANumber),
+      ("nan, apart", 2, apart(notANumber)),
       ("broken-element", 2, brokenElement),
+      ("broken-element, apart", 2, apart(brokenElement)),
       ("standings", 2, standings),
       ("local-faults", 2, localFaults),
       ("errors", 2, errors),

@@ -4,6 +4,8 @@ package protocol GradientObserver: AnyObject {
   func gradientWillChange()
   /// Comes after it.
   func gradientDidChange()
+  /// Memory for a gradient that begins, of this process alone while it grows; nil where the parameter's own serves.
+  func memoryForGradient() -> (address: UnsafeMutableRawPointer, lender: AnyObject)?
 }
 
 /// A tensor that training changes, and its gradient.
@@ -38,7 +40,10 @@ public final class Parameter<Scalar: TensorScalar> {
 
   /// The gradient gathered since it was last cleared, of the value's shape.
   public var gradient: Tensor<Scalar> {
-    get { hasGradient ? gathered! : Tensor.zeros(shape: value.shape) }
+    get {
+      keepGradient()
+      return hasGradient ? gathered! : Tensor.zeros(shape: value.shape)
+    }
     set {
       willChangeGradient()
       defer { observer?.gradientDidChange() }
@@ -46,6 +51,7 @@ public final class Parameter<Scalar: TensorScalar> {
         newValue.shape == value.shape,
         "Parameter '\(name)': expected a gradient of shape \(value.shape), got \(newValue.shape)")
       gathered = newValue
+      lent = nil
       hasGradient = true
       isZeroed = false
     }
@@ -64,6 +70,8 @@ public final class Parameter<Scalar: TensorScalar> {
   private var gathered: Tensor<Scalar>?
   /// Whether the memory holds zeros, which may be added to at once: a product that begins by clearing its result takes a pass more.
   private var isZeroed = false
+  /// Where the gradient stands in place of `gathered`, in memory of `lender`.
+  private var lent: (address: UnsafeMutablePointer<Scalar>, lender: AnyObject)?
 
   /// A parameter that begins at `value`.
   public init(_ value: Tensor<Scalar>, name: String, decays: Bool) {
@@ -77,10 +85,41 @@ public final class Parameter<Scalar: TensorScalar> {
     isZeroed = isZeroed && !hasGradient
     hasGradient = false
     isGradientSum = false
+    lent = nil
   }
 
   /// Notes that the gradient, if there is one, has become the sum over the processes.
   package func markGradientAsSum() { isGradientSum = hasGradient }
+
+  /// Makes the sum over the processes at `address` the gradient. The memory is the lender's, which all processes read: nothing writes to it
+  /// here, and the lender changes it only where this parameter has no gradient or one that stands elsewhere.
+  package func hold(sumAt address: UnsafeMutablePointer<Scalar>, of lender: AnyObject) {
+    lent = (address, lender)
+    hasGradient = true
+    isGradientSum = true
+    isZeroed = false
+  }
+
+  /// Whether the gradient stands at that address.
+  package func holdsGradient(at address: UnsafeMutablePointer<Scalar>) -> Bool { lent?.address == address }
+
+  /// Where the gradient stands, to be read; good while `holder` lives and the parameter is not used otherwise.
+  package func gradientPlace() -> (address: UnsafePointer<Scalar>, holder: Any) {
+    if let lent { return (UnsafePointer(lent.address), lent.lender) }
+    let tensor = gradient.contiguous()
+    return (UnsafePointer(tensor.address), tensor)
+  }
+
+  /// Moves a gradient that stands in another's memory to the parameter's own, where it may be changed and outlive the lender's.
+  package func keepGradient() {
+    guard let lent else { return }
+    var memory = gathered ?? Tensor(uninitialized: value.shape)
+    gathered = nil
+    if !memory.isUniquelyWritable() { memory = Tensor(uninitialized: value.shape) }
+    memory.address.update(from: lent.address, count: memory.count)
+    gathered = consume memory
+    self.lent = nil
+  }
 
   private func willChangeGradient() {
     observer?.gradientWillChange()
@@ -90,9 +129,9 @@ public final class Parameter<Scalar: TensorScalar> {
   /// The gradient's memory, for an optimizer that applies it; afterwards the gradient is zero. `leavingZeros` says that the optimizer
   /// writes zeros to the memory too.
   package func takeGradient(leavingZeros: Bool) -> UnsafeMutablePointer<Scalar> {
-    let address = writableGradient()
-    hasGradient = false
-    isGradientSum = false
+    // What others read too is not cleared.
+    let address = leavingZeros ? writableGradient() : lent?.address ?? writableGradient()
+    clearGradient()
     isZeroed = leavingZeros
     return address
   }
@@ -100,7 +139,20 @@ public final class Parameter<Scalar: TensorScalar> {
   /// Adds to the gradient: `body` gets its memory and whether what stands there counts (else it is to be
   /// written over).
   package func accumulate(_ body: (_ gradient: UnsafeMutablePointer<Scalar>, _ adding: Bool) -> Void) {
+    let isSum = isGradientSum
     willChangeGradient()
+    // A sum is not written to where others read it.
+    if isSum { keepGradient() }
+    if !hasGradient, let (address, lender) = observer?.memoryForGradient() {
+      lent = (address.assumingMemoryBound(to: Scalar.self), lender)
+    }
+    if let lent {
+      body(lent.address, hasGradient)
+      hasGradient = true
+      isZeroed = false
+      observer?.gradientDidChange()
+      return
+    }
     var memory = gathered ?? Tensor(uninitialized: value.shape)
     gathered = nil
     if hasGradient {
@@ -120,6 +172,7 @@ public final class Parameter<Scalar: TensorScalar> {
   /// Where the gathered gradient stands, to be changed in place; good until the parameter is next used.
   package func writableGradient() -> UnsafeMutablePointer<Scalar> {
     require(hasGradient, "Parameter '\(name)': there is no gradient to change")
+    keepGradient()
     var memory = gathered!
     gathered = nil
     memory.makeWritable()
@@ -130,6 +183,7 @@ public final class Parameter<Scalar: TensorScalar> {
   /// Adds `change` to the gradient.
   package func accumulate(_ change: Tensor<Scalar>) {
     willChangeGradient()
+    keepGradient()
     guard hasGradient, var sum = gathered else {
       gradient = change
       return

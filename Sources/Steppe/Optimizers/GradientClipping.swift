@@ -43,12 +43,12 @@ func clippingScale(_ norm: Double, maximum: Double) -> Double {
 
 /// The root of the sum of squares of all gathered gradients.
 func gradientNorm<Scalar: TensorScalar>(_ parameters: [Parameter<Scalar>]) -> Double {
-  let gradients = parameters.filter(\.hasGradient).map { $0.gradient.contiguous() }
+  let gradients = parameters.filter(\.hasGradient).map { (place: $0.gradientPlace(), count: $0.value.count) }
   // Blocks that do not depend on the thread count: neither does the result.
   let length = 8 * Parallel.elementGrain
   let blocks = gradients.flatMap { gradient in
     stride(from: 0, to: gradient.count, by: length).map { start in
-      UnsafeBufferPointer(start: gradient.address + start, count: min(length, gradient.count - start))
+      UnsafeBufferPointer(start: gradient.place.address + start, count: min(length, gradient.count - start))
     }
   }
   let squares = Parallel.sum(blocks: blocks.count) { block in

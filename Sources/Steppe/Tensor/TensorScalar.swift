@@ -26,7 +26,14 @@ extension TensorScalar {
 
   /// y += x
   package static func add(_ x: UnsafePointer<Self>, to y: UnsafeMutablePointer<Self>, count: Int) {
-    kernels.binary(STEPPE_ADD, y, 1, x, 1, y, count)
+    add(x, y, to: y, count: count)
+  }
+
+  /// z = x + y
+  package static func add(
+    _ x: UnsafePointer<Self>, _ y: UnsafePointer<Self>, to z: UnsafeMutablePointer<Self>, count: Int
+  ) {
+    kernels.binary(STEPPE_ADD, x, 1, y, 1, z, count)
   }
 }
 
