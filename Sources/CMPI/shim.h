@@ -1,13 +1,14 @@
 // MPI as Swift can import it. Its handles are integers in MPICH and pointers in Open MPI, and its constants are macros or casts: here they
 // are structures and inline functions, so that one Swift source serves both. Every function returns MPI's error code.
 #include <errno.h>
+#include <fcntl.h>
 #include <mpi.h>
 #include <signal.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -205,34 +206,29 @@ static inline int steppe_mpi_test(steppe_mpi_request *request, int *done) {
 
 // MARK: Memory that processes share
 
-typedef struct { MPI_Win handle; } steppe_mpi_window;
-
-// `bytes` of memory at `*memory` that all processes of a communicator share, all of which run on one machine.
-static inline int steppe_mpi_share(steppe_mpi_communicator communicator, size_t bytes, steppe_mpi_window *window, void **memory) {
-  int rank = 0, unit = 0;
-  MPI_Aint size = 0;
-  void *own = NULL;
-  int code = MPI_Comm_rank(communicator.handle, &rank);
-  if (!code) code = MPI_Win_allocate_shared(rank == 0 ? (MPI_Aint)bytes : 0, 1, MPI_INFO_NULL, communicator.handle, &own, &window->handle);
-  if (!code) code = MPI_Win_shared_query(window->handle, 0, &size, &unit, memory);
-  if (!code) code = MPI_Win_lock_all(MPI_MODE_NOCHECK, window->handle);
+// Makes a file of `bytes` that no other program can open, for processes of one machine to share; 0 or errno. All its pages are there from
+// the start: where there is no room for them it is an error here, and not a signal where they are written.
+static inline int steppe_shared_make(const char *path, size_t bytes) {
+  const int file = open(path, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+  if (file < 0) return errno;
+  const int code = posix_fallocate(file, 0, (off_t)bytes);
+  close(file);
+  if (code) unlink(path);
   return code;
 }
 
-static inline int steppe_mpi_unshare(steppe_mpi_window *window) {
-  const int code = MPI_Win_unlock_all(window->handle);
-  return code ? code : MPI_Win_free(&window->handle);
+// The file's memory; NULL where this process can't have it.
+static inline void *steppe_shared_map(const char *path, size_t bytes) {
+  const int file = open(path, O_RDWR | O_CLOEXEC);
+  if (file < 0) return NULL;
+  void *const memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  close(file);
+  return memory == MAP_FAILED ? NULL : memory;
 }
 
 // A number in shared memory: who reads it sees all that was written before it.
 static inline void steppe_shared_store(uint64_t *number, uint64_t value) { __atomic_store_n(number, value, __ATOMIC_RELEASE); }
 static inline uint64_t steppe_shared_load(const uint64_t *number) { return __atomic_load_n(number, __ATOMIC_ACQUIRE); }
-
-// Free bytes where this machine keeps shared memory.
-static inline size_t steppe_shared_room(void) {
-  struct statvfs system;
-  return statvfs("/dev/shm", &system) ? 0 : (size_t)system.f_bavail * system.f_frsize;
-}
 
 // MARK: Messages from one process to another
 

@@ -341,12 +341,14 @@ static inline const uint8_t *next_mark(csv_marks *marks, const uint8_t *p) {
 // many they are, and leaves the last one's end in `*p`.
 static inline size_t plain_numbers(const steppe_csv_format *format, csv_marks *marks, const uint8_t **p, size_t column,
                                    double *numbers) {
+  // Those that a field has had in its quotes.
+  while (marks->next <= marks->last && marks->window + marks->places[marks->next] < *p) marks->next++;
   if (marks->next > marks->last && !scan(marks)) return 0;
   const uint8_t *const window = marks->window;
   const uint16_t *const places = marks->places + marks->next;
   const double *const values = marks->values + marks->next;
   const steppe_csv_column *const kinds = format->kinds + column;
-  // A field that began before the last mark has had it in its quotes.
+  // A field that began in the window before.
   if (*p != window + (uint16_t)(places[-1] + 1)) return 0;
   const size_t rest = marks->last + 1 - marks->next, columns = format->columns - column, most = columns < rest ? columns : rest;
   size_t count = 0;

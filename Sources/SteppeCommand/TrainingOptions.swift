@@ -14,7 +14,10 @@ struct OwnTrainingData: ParsableArguments {
 
   @Flag(
     inversion: .prefixedNo,
-    help: "Shift and scale all features to mean 0 and deviation 1 over the training images. (default: --standardize)")
+    help: """
+      Shift and scale by the mean and the deviation of all numbers of the training images together. Features of different \
+      scales: 'steppe normalize' first, or --data with a table. (default: --standardize)
+      """)
   var standardize: Bool?
 
   @Option(

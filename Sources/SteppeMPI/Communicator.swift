@@ -44,9 +44,8 @@
     var underWay: [ObjectIdentifier: Transfer] = [:]
     /// Whether gradients go by memory that the ranks share, where there is room: at the start, whether all run on this machine.
     package var sharesMemory: Bool
-    /// What MPI has given out of it, the same on all ranks.
+    /// The pieces of it, the same on all ranks.
     var sharedMemory: [SharedMemory] = []
-    var sharedMemoryUsers: [WeakUser] = []
 
     /// The communicator of all processes; MPI is started at the first call.
     ///
@@ -97,7 +96,6 @@
     public func finish() throws(RankError) {
       try barrier()
       watch.stop()
-      try leaveSharedMemory()
       moveRest()
       library.lock.lock()
       defer { library.lock.unlock() }

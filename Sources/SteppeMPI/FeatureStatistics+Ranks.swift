@@ -2,7 +2,7 @@
   import Steppe
 
   extension FeatureStatistics {
-    /// The statistics of the rows of all ranks together, merged in the order of ranks: the same on each (SPEC §2, §14). A collective.
+    /// The statistics of the rows of all ranks together, merged in the order of ranks: the same on each (Mathematics §2, §14). A collective.
     ///
     /// A rank without rows brings statistics of none, of as many features.
     ///

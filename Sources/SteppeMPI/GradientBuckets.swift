@@ -85,7 +85,7 @@
           return place.update(repeating: 0, count: count)
         }
         let gradient = parameter.gradientPlace()
-        place.update(from: gradient.address, count: count)
+        withExtendedLifetime(gradient) { place.update(from: gradient.address, count: count) }
       }
     }
 
@@ -275,7 +275,7 @@
       let all = try ranks.allGather(own)
       for (index, entry) in entries.enumerated() { entry.owners = all.count { $0[index] == 1 } }
       if !hasAskedToShare {
-        shared = try SharedGradients(totalCount, entries.map(\.parameter), over: ranks)
+        shared = try SharedGradients(totalCount, over: ranks)
         hasAskedToShare = true
       }
       buckets += grouped(entries.filter { $0.bucket == nil && $0.owners > 0 })

@@ -13,7 +13,7 @@
   /// The sums take the place of rank 0's gradients, of which there are two, in turns. So nobody writes to what another still reads: rank 0
   /// writes gradients where the sums of the step before the last one stood, and since then each rank has left gradients, which it does only
   /// when it has done with those sums.
-  final class SharedGradients<Scalar: TensorScalar>: SharedMemoryUser {
+  final class SharedGradients<Scalar: TensorScalar> {
     private let memory: SharedMemory
     private let rank: Int
     private let size: Int
@@ -24,14 +24,9 @@
     private var isOdd = false
     /// A part of a sum.
     private let part: Storage<Scalar>
-    private let parameters: [WeakParameter]
     /// The lots that are not added up here. Guarded by the library's lock, as is what follows.
     private var waiting: ArraySlice<Lot> = []
     private var (added, summed) = (0, 0)
-
-    private struct WeakParameter {
-      weak var parameter: Parameter<Scalar>?
-    }
 
     private struct Lot {
       let ranges: [Range<Int>]
@@ -46,16 +41,12 @@
     }
 
     /// Room for `count` scalars on each rank; nil where the ranks can't share it. A collective.
-    ///
-    /// - Parameter parameters: Whose gradients may stand there.
-    init?(_ count: Int, _ parameters: [Parameter<Scalar>], over ranks: Communicator) throws(RankError) {
+    init?(_ count: Int, over ranks: Communicator) throws(RankError) {
       guard let memory = try ranks.share(bytes: Self.bytes(count, ranks: ranks.size)) else { return nil }
       (self.memory, self.count, rank, size) = (memory, count, ranks.rank, ranks.size)
       part = Storage(count: 2048)
-      self.parameters = parameters.map { WeakParameter(parameter: $0) }
       let start = memory.pointer + 2 * Self.line * ranks.size
       gradients = start.assumingMemoryBound(to: Scalar.self)
-      ranks.noteUser(self)
       // It may have served others.
       steppe_shared_store(number(0, of: rank), 0)
       steppe_shared_store(number(1, of: rank), 0)
@@ -122,7 +113,5 @@
         (gradients(of: 0) + offset).update(from: sum, count: count)
       }
     }
-
-    func leaveSharedMemory() { for entry in parameters { entry.parameter?.keepGradient() } }
   }
 #endif

@@ -2,7 +2,7 @@
   import CMPI
   import Steppe
 
-  /// Batch normalization by the statistics of all ranks' batches together (SPEC §14): what one process computes on the joined batch.
+  /// Batch normalization by the statistics of all ranks' batches together (Mathematics §14): what one process computes on the joined batch.
   ///
   /// In forward the ranks merge each channel's number of values, mean and Σ(x − mean)² by one all-reduce with an operation of its own (Chan,
   /// Golub & LeVeque 1983), in backward they add up dβ and dγ by one. Batches may be uneven, and a rank's may be empty. γ's and β's

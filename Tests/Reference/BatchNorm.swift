@@ -1,4 +1,4 @@
-// Batch normalization in Float64, as SPEC §4 writes it.
+// Batch normalization in Float64, as Mathematics §4 writes it.
 
 /// x [N, C, S] or, channels last, [N, S, C]: the place of one value.
 public struct ChannelIndex: Sendable {

@@ -1,4 +1,4 @@
-// Batch renormalization and mean-only batch normalization in Float64, as SPEC §5 and §9 write them.
+// Batch renormalization and mean-only batch normalization in Float64, as Mathematics §5 and §9 write them.
 
 /// What batch renormalization has for each channel beside γ and β.
 public struct RenormSettings: Sendable {

@@ -1,4 +1,4 @@
-// Batch normalization by ℓ₁ and ℓ∞ in Float64, as SPEC §12 writes it.
+// Batch normalization by ℓ₁ and ℓ∞ in Float64, as Mathematics §12 writes it.
 
 /// y, each channel's mean and s², and dx, dγ and dβ.
 public func normBatchNorm(

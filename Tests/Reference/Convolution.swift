@@ -1,4 +1,4 @@
-// SPEC §15: a convolution of images by its definition, and its gradients as what the definition's terms add up to.
+// Mathematics §15: a convolution of images by its definition, and its gradients as what the definition's terms add up to.
 
 /// The sizes of a convolution; images are [n, c, height, width], or [n, height, width, c] with channels last.
 public struct NaiveConvolution: Sendable {

@@ -1,6 +1,6 @@
 // Statistics of a data set's features in exact arithmetic.
 
-/// Mean and Σ(x − mean)² of numbers that are whole multiples of a power of two, as exact fractions (SPEC §2).
+/// Mean and Σ(x − mean)² of numbers that are whole multiples of a power of two, as exact fractions (Mathematics §2).
 ///
 /// With kᵢ = xᵢ/unit, S = Σkᵢ and Q = Σkᵢ²: mean = unit·S/n, and Σ(x − mean)² = unit²·(n·Q − S²)/n. Both numerators are integers.
 public struct ExactMoments {

@@ -1,4 +1,4 @@
-// Layer, RMS, group and instance normalization in Float64, as SPEC §6 to §8 write them.
+// Layer, RMS, group and instance normalization in Float64, as Mathematics §6 to §8 write them.
 
 /// What normalizes together: the groups of `index`'s channels in each sample. Layer norm over D features is n = rows, c = D, s = 1 with
 /// one group; instance norm has as many groups as channels.

@@ -1,4 +1,4 @@
-// Weight and spectral normalization in Float64, as SPEC §9 and §10 write them: weights [outputs, rest].
+// Weight and spectral normalization in Float64, as Mathematics §9 and §10 write them: weights [outputs, rest].
 
 /// w = g·v/‖v‖ by rows, and from dw the gradients dg = ⟨dw, v⟩/‖v‖ and dv = g/‖v‖·dw − g·dg/‖v‖²·v.
 public func weightNorm(

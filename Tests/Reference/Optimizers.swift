@@ -1,6 +1,6 @@
 import Glibc
 
-/// SPEC §11: one step of each optimizer on one element, in Float64, as the papers and PyTorch's documentation write them.
+/// Mathematics §11: one step of each optimizer on one element, in Float64, as the papers and PyTorch's documentation write them.
 public enum NaiveOptimizers {
   /// Stochastic gradient descent. `velocity` is nil before the element's first step.
   public static func sgd(

@@ -1,4 +1,4 @@
-// Normalization of rows, each by its own statistics: layer, RMS, group and instance normalization (SPEC §6 to §8). Built on the runs of
+// Normalization of rows, each by its own statistics: layer, RMS, group and instance normalization (Mathematics §6 to §8). Built on the runs of
 // `runs.h`.
 //
 // A row is read from memory once in a pass: its statistics are taken, and it is normalized while the cache holds it. Backward takes a

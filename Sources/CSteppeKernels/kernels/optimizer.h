@@ -112,9 +112,11 @@ INLINE void K(run_rule)(const K(rule) rule, const K(plan) k, bool clear, void *p
   }
 }
 
-// The constants of a pass, rounded once. Adam has its own rate and ε at each step.
+// The constants of a pass, rounded once. Adam has its own rate and ε at each step. A float gradient below 1e-22 has a square of 0: an ε that
+// is small against it, or 0, would make a great step of a small one.
 INLINE K(plan) K(plan_of)(const steppe_optimizer_step *step, double rate, double epsilon) {
   const scalar beta2 = (scalar)step->beta2;
+  if (sizeof(scalar) == sizeof(float) && epsilon < 1e-18) epsilon = 1e-18;
   return (K(plan)){.rate = (scalar)rate, .scale = (scalar)step->gradient_scale, .decay = (scalar)step->weight_decay,
                    .shrink = (scalar)(step->learning_rate * step->weight_decay), .momentum = (scalar)step->momentum,
                    .blend = (scalar)(1 - step->dampening), .beta1 = (scalar)step->beta1, .blend1 = (scalar)(1 - step->beta1),

@@ -63,8 +63,8 @@ static void K(parse_decimals)(const uint8_t *text, const uint16_t *ends, size_t 
   static const double powers[16] = {1e15, 1e14, 1e13, 1e12, 1e11, 1e10, 1e9, 1e8, 1e7, 1e6, 1e5, 1e4, 1e3, 1e2, 1e1, 1e0};
   // Each step takes a whole batch: what it stores narrow the next loads wide, which must be in the cache by then.
   K(text_bytes) digits[BATCH / 4];
-  uint64_t others[BATCH / 4], points[BATCH / 4], minuses[BATCH / 4];
-  uint16_t stay[BATCH], go[BATCH], place[BATCH], negative[BATCH], wrong[BATCH];
+  _Alignas(64) uint64_t others[BATCH / 4], points[BATCH / 4], minuses[BATCH / 4];
+  _Alignas(64) uint16_t stay[BATCH], go[BATCH], place[BATCH], negative[BATCH], wrong[BATCH];
   for (size_t start = 0; start < count; start += BATCH, ends += BATCH, values += BATCH) {
     const size_t some = count - start < BATCH ? (count - start + FIELDS - 1) / FIELDS * FIELDS : BATCH;
     // The bytes before each field's end, and of these a bit for each that is no digit, a point, a minus: the lowest for the first.

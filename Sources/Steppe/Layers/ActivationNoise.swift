@@ -1,4 +1,4 @@
-/// The noise of "noisy" batch normalization (Santurkar et al. 2018, arXiv 1805.11604; SPEC §12): behind a ``BatchNorm`` it makes the
+/// The noise of "noisy" batch normalization (Santurkar et al. 2018, arXiv 1805.11604; Mathematics §12): behind a ``BatchNorm`` it makes the
 /// distribution of activations unsteady, to see whether training minds.
 ///
 /// Each call of `forward` draws for each channel a mean in ±`mean` and a scale in 1 … `scale`, and around them for each value of its own

@@ -25,7 +25,7 @@ public indirect enum InferenceStep<Scalar: TensorScalar>: Sendable {
 /// A trained network as an immutable value for inference, made by ``Layer/folded()``: call it from any number of tasks at once.
 ///
 /// Batch norm beside a dense layer has gone into that layer's weights: into the layer before, `W′ = γ·rstd̄·W`,
-/// `b′ = β + (b − μ̄)·γ·rstd̄`, or into the layer after it (SPEC §4). Activations run in the same pass as what they follow.
+/// `b′ = β + (b − μ̄)·γ·rstd̄`, or into the layer after it (Mathematics §4). Activations run in the same pass as what they follow.
 ///
 /// Folding costs no accuracy. Into the layer before it leaves the sizes of all that is added as they were. Into the layer after, the mean
 /// would go through the product and be taken out behind it, at a rounding of the mean's size: where a mean is large against its

@@ -111,7 +111,7 @@ public final class Parameter<Scalar: TensorScalar> {
   }
 
   /// Moves a gradient that stands in another's memory to the parameter's own, where it may be changed and outlive the lender's.
-  package func keepGradient() {
+  private func keepGradient() {
     guard let lent else { return }
     var memory = gathered ?? Tensor(uninitialized: value.shape)
     gathered = nil

@@ -1,4 +1,4 @@
-/// Batch normalization (Ioffe & Szegedy 2015, arXiv 1502.03167; SPEC §4).
+/// Batch normalization (Ioffe & Szegedy 2015, arXiv 1502.03167; Mathematics §4).
 ///
 /// Training normalizes each channel by the mean μ and the biased variance σ² of its m values in the batch, algorithm 1 of the paper:
 /// `x̂ = (x − μ)/√(σ² + ε)`, `y = γ·x̂ + β`. The statistics are part of the network: the pullback is the gradient through them,
@@ -75,7 +75,7 @@ public final class BatchNorm<Scalar: TensorScalar>: ChannelStatisticsLayer {
   ///   - affine: Whether γ and β are learned.
   ///   - tracksRunningStatistics: Whether running averages are kept for evaluation.
   ///   - layout: Where the channel axis stands.
-  ///   - norm: What stands in the deviation's place. ℓ₁ and ℓ∞ serve experiments (SPEC §12): they take a pass more each way and are not
+  ///   - norm: What stands in the deviation's place. ℓ₁ and ℓ∞ serve experiments (Mathematics §12): they take a pass more each way and are not
   ///     fused with the layers around.
   public init(
     _ channels: Int, epsilon: Double = 1e-5, momentum: Double? = 0.1, affine: Bool = true,

@@ -1,4 +1,4 @@
-/// Batch renormalization (Ioffe 2017, arXiv 1702.03275; SPEC §5): batch normalization for batches that are small or not drawn independently.
+/// Batch renormalization (Ioffe 2017, arXiv 1702.03275; Mathematics §5): batch normalization for batches that are small or not drawn independently.
 ///
 /// Training normalizes by the batch and then corrects towards the running averages, by which evaluation normalizes:
 /// `x̂ = (x − μ)/σ·r + d`, `y = γ·x̂ + β`, with `σ = √(σ² + ε)`, `r = σ/σ̄` held within 1/r_max … r_max and `d = (μ − μ̄)/σ̄` within

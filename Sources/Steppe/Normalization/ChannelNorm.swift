@@ -1,6 +1,6 @@
 import CSteppeKernels
 
-/// What ``BatchNorm`` divides a channel's values by, less their mean (Santurkar et al. 2018, arXiv 1805.11604; SPEC §12).
+/// What ``BatchNorm`` divides a channel's values by, less their mean (Santurkar et al. 2018, arXiv 1805.11604; Mathematics §12).
 public enum ChannelNorm: Sendable, Equatable {
   /// The mean of |x − μ|.
   case l1

@@ -1,6 +1,6 @@
 import CSteppeKernels
 
-/// Batch statistics, normalization and their gradients over the channels of one tensor (SPEC §4), as a ``ChannelSchedule`` orders them.
+/// Batch statistics, normalization and their gradients over the channels of one tensor (Mathematics §4), as a ``ChannelSchedule`` orders them.
 ///
 /// Sums are of x − shift with a shift near the mean, so that a large mean costs no accuracy: first the mean of a few values; where that
 /// turns out to lie further from the mean than the deviation (an outlier among the few), the mean found, and the sums are taken again.

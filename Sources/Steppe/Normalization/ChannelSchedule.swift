@@ -13,7 +13,7 @@ struct ChannelShape: Equatable {
   let channels: Int
   let positions: Int
 
-  /// The values of one channel, SPEC's m.
+  /// The values of one channel, m in the formulas.
   var valuesPerChannel: Int { samples * positions }
   /// The distance between the samples.
   var sampleStride: Int { channels * positions }

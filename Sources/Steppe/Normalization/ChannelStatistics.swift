@@ -132,7 +132,7 @@ func isCentred<Scalar: TensorScalar>(_ mean: Tensor<Scalar>, deviation: Tensor<S
 }
 
 /// The statistics of all values of each channel in a data set. Those of its parts merge into them in any order
-/// (Chan, Golub & LeVeque 1983; SPEC §2).
+/// (Chan, Golub & LeVeque 1983; Mathematics §2).
 package struct ChannelPopulation: Sendable {
   /// The values of one channel.
   package private(set) var count = 0

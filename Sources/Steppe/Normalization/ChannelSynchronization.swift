@@ -1,5 +1,5 @@
 /// What makes batch norm's statistics in one process those of several processes' batches together: one exchange forward and one backward
-/// (SPEC §14). `SteppeMPI` has that of MPI.
+/// (Mathematics §14). `SteppeMPI` has that of MPI.
 package protocol ChannelSynchronization: AnyObject {
   /// Takes four numbers for each channel, how many values, their mean, what the mean's rounding left and Σ(x − mean)², to those of all
   /// processes' values.

@@ -13,7 +13,7 @@
 /// ```
 ///
 /// In ``Layer/folded()`` it goes into the dense layer behind it where no shift is large against its feature's scale, which would cost
-/// accuracy (SPEC §4, folding).
+/// accuracy (Mathematics §4, folding).
 public final class FeatureScaling<Scalar: TensorScalar>: Layer {
   /// The number of features.
   public let features: Int

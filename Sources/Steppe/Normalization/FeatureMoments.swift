@@ -2,7 +2,7 @@ import CSteppeKernels
 
 /// Σ over one feature's values, held in twice `Double`'s digits: their number, mean and Σ(x − mean)², the least and the greatest.
 ///
-/// Two of them merge as if their values had been one list (Chan, Golub & LeVeque 1983; SPEC §2).
+/// Two of them merge as if their values had been one list (Chan, Golub & LeVeque 1983; Mathematics §2).
 package struct FeatureMoment: Sendable, Equatable {
   package var count = 0.0
   package var mean = DoubleDouble()

@@ -1,4 +1,4 @@
-/// A normalization of a data set's features (SPEC §2): fitted on training data, applied to any rows with the same features.
+/// A normalization of a data set's features (Mathematics §2): fitted on training data, applied to any rows with the same features.
 ///
 /// ```swift
 /// let standardizer = try FeatureStandardizer.fit(training)             // [N, features]

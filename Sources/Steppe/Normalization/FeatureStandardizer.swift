@@ -1,4 +1,4 @@
-/// Shifts and scales each feature to mean 0 and deviation 1: z = (x − μ)/σ (SPEC §2).
+/// Shifts and scales each feature to mean 0 and deviation 1: z = (x − μ)/σ (Mathematics §2).
 ///
 /// ```swift
 /// let standardizer = try FeatureStandardizer.fit(training)

@@ -7,7 +7,7 @@
 /// ```
 ///
 /// Rows may come in any chunks, on any threads and merged in any order: the result is that of one pass over all of them, up to rounding
-/// (Chan, Golub & LeVeque 1983; SPEC §2). Sums are kept in twice `Double`'s digits, so that mean and deviation stay within 1e-12 of exact
+/// (Chan, Golub & LeVeque 1983; Mathematics §2). Sums are kept in twice `Double`'s digits, so that mean and deviation stay within 1e-12 of exact
 /// arithmetic at a mean of 1e9 and a deviation of 1e-3 too.
 public struct FeatureStatistics: Sendable, Equatable {
   /// One feature's numbers.

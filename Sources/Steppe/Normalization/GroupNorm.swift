@@ -1,4 +1,4 @@
-/// Group normalization (Wu & He 2018, arXiv 1803.08494; SPEC §8).
+/// Group normalization (Wu & He 2018, arXiv 1803.08494; Mathematics §8).
 ///
 /// The channels of each sample fall into groups, and each group is normalized by the mean and the biased variance of its (C/G)·S values,
 /// in training and in evaluation alike: `y = (x − μ)/√(σ² + ε)·γ + β` with γ and β for each channel. One group is layer norm over a

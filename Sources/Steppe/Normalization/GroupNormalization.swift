@@ -24,7 +24,7 @@ struct Grouping {
   var count: Int { samples * sampleStride }
 }
 
-/// Statistics of groups, normalization by them and the gradients (SPEC §6 to §8). Forward and backward read their input from memory once:
+/// Statistics of groups, normalization by them and the gradients (Mathematics §6 to §8). Forward and backward read their input from memory once:
 /// a group, or channels last a sample, is normalized while the cache holds it. Threads take a share of the groups each or, where those are
 /// too few to share out and large, a share of every group.
 struct GroupNormalization<Scalar: TensorScalar> {

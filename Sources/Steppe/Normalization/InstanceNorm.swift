@@ -1,4 +1,4 @@
-/// Instance normalization (Ulyanov, Vedaldi & Lempitsky 2016, arXiv 1607.08022; SPEC §7).
+/// Instance normalization (Ulyanov, Vedaldi & Lempitsky 2016, arXiv 1607.08022; Mathematics §7).
 ///
 /// Each channel of each sample is normalized by the mean and the biased variance of its own positions. Without running statistics, the
 /// default, evaluation does the same; with them it is an affine map for each channel, as in ``BatchNorm``.

@@ -1,4 +1,4 @@
-/// Layer normalization (Ba, Kiros & Hinton 2016, arXiv 1607.06450; SPEC §6).
+/// Layer normalization (Ba, Kiros & Hinton 2016, arXiv 1607.06450; Mathematics §6).
 ///
 /// Each sample is normalized over its trailing axes by its own mean and biased variance, in training and in evaluation alike:
 /// `y = (x − μ)/√(σ² + ε)·γ + β`. Input and output are `[N, …, normalizedShape]`; a batch of one is as good as any.
@@ -73,7 +73,7 @@ public final class LayerNorm<Scalar: TensorScalar>: Layer {
   public var inferenceSteps: [InferenceStep<Scalar>] { trailingSteps(kernel, normalizedShape) }
 }
 
-/// Root mean square normalization (Zhang & Sennrich 2019, arXiv 1910.07467; SPEC §6).
+/// Root mean square normalization (Zhang & Sennrich 2019, arXiv 1910.07467; Mathematics §6).
 ///
 /// `y = x/√(mean(x²) + ε)·γ` over the trailing axes of each sample: layer norm without the mean and without β, in training and in
 /// evaluation alike.

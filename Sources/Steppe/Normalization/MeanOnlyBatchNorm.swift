@@ -1,6 +1,6 @@
 import CSteppeKernels
 
-/// Mean-only batch normalization (Salimans & Kingma 2016, arXiv 1602.07868, section 2.3; SPEC §9): what goes with ``WeightNorm``.
+/// Mean-only batch normalization (Salimans & Kingma 2016, arXiv 1602.07868, section 2.3; Mathematics §9): what goes with ``WeightNorm``.
 ///
 /// Training subtracts each channel's mean μ over the batch, `y = x − μ + b`, and the gradient goes through it: `dx = dy − Σdy/m`,
 /// `db = Σdy`. Evaluation subtracts the running mean. Nothing is divided, so a weight-normalized layer before it keeps its scale.

@@ -1,4 +1,4 @@
-/// Shifts and scales each feature so that its range becomes 0 … 1, or another (SPEC §2).
+/// Shifts and scales each feature so that its range becomes 0 … 1, or another (Mathematics §2).
 ///
 /// ```swift
 /// let scaler = try MinMaxScaler.fit(training)

@@ -1,4 +1,4 @@
-/// Spectral normalization (Miyato et al. 2018, arXiv 1802.05957; SPEC §10): a layer whose weight is `W/σ(W)`, σ the largest singular value
+/// Spectral normalization (Miyato et al. 2018, arXiv 1802.05957; Mathematics §10): a layer whose weight is `W/σ(W)`, σ the largest singular value
 /// of W as a matrix `[outputs, rest]`, so that the layer stretches no input by more than 1.
 ///
 /// ```swift
@@ -6,8 +6,8 @@
 /// ```
 ///
 /// σ is found by power iteration on kept vectors, `u ← Wv/‖Wv‖`, `v ← Wᵀu/‖Wᵀu‖`, `σ = uᵀWv`: several iterations at the start, one in each
-/// `forward`, none in evaluation. The order is that of PyTorch's parametrization; its older function begins with v. u and v are constants to the gradient, `dW = (dŴ − ⟨dŴ, Ŵ⟩·u·vᵀ)/σ` with `Ŵ = W/σ`. ``Layer/folded()``
-/// leaves a layer with the plain weight Ŵ.
+/// `forward`, none in evaluation. The order is that of PyTorch's parametrization; its older function begins with v. u and v are constants
+/// to the gradient, `dW = (dŴ − ⟨dŴ, Ŵ⟩·u·vᵀ)/σ` with `Ŵ = W/σ`. ``Layer/folded()`` leaves a layer with the plain weight Ŵ.
 ///
 /// A weight of zeros has no direction: ``outputShape(for:training:)`` throws a ``LayerError``, and computing stops.
 public final class SpectralNorm<Scalar: TensorScalar>: Layer {

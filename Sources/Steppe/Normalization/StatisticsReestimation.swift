@@ -1,7 +1,7 @@
 extension Layer {
   /// Makes the running statistics of every ``BatchNorm``, ``BatchRenorm`` and ``MeanOnlyBatchNorm`` in this network those of a data set:
   /// what training's moving averages only follow, from batches that went through older weights (Ioffe & Szegedy 2015, algorithm 2;
-  /// SPEC §4).
+  /// Mathematics §4).
   ///
   /// Each batch goes through `forward`, normalized by its own statistics alone (batch renorm's corrections would lead to the averages that
   /// are replaced). A layer's mean becomes that of all values that it

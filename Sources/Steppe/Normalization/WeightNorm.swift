@@ -1,4 +1,4 @@
-/// Weight normalization (Salimans & Kingma 2016, arXiv 1602.07868; SPEC §9): a layer whose weight is `w = g·v/‖v‖` for each output, its
+/// Weight normalization (Salimans & Kingma 2016, arXiv 1602.07868; Mathematics §9): a layer whose weight is `w = g·v/‖v‖` for each output, its
 /// length g and its direction v learned apart.
 ///
 /// ```swift

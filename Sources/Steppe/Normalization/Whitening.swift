@@ -99,7 +99,7 @@ public struct FeatureCovariance: Sendable, Equatable {
   }
 }
 
-/// Turns features into ones that are uncorrelated and have deviation 1: y = W·(x − μ) (SPEC §2).
+/// Turns features into ones that are uncorrelated and have deviation 1: y = W·(x − μ) (Mathematics §2).
 ///
 /// ```swift
 /// let whitening = try Whitening.fit(training, method: .zca)

@@ -1,6 +1,6 @@
 import Steppe
 
-/// What batch normalization asks of the batch (SPEC §5, §8, §13): accuracy against the batch's size beside normalizations that do without its
+/// What batch normalization asks of the batch (Mathematics §5, §8, §13): accuracy against the batch's size beside normalizations that do without its
 /// statistics, evaluation by running averages against evaluation by the test batch's own, and how far running averages are from the truth.
 public struct BatchSizeExperiment: MethodExperiment {
   public static let name = "batchsize"

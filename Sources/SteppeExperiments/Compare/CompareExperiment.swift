@@ -1,6 +1,6 @@
 import Steppe
 
-/// What batch normalization changes in training (SPEC §3, §4, §11): a network of sigmoid units as the paper has it, a convolutional network
+/// What batch normalization changes in training (Mathematics §3, §4, §11): a network of sigmoid units as the paper has it, a convolutional network
 /// at small and large rates, the two places beside the activation, batch norm beside adaptive rates, and all that over depth.
 public struct CompareExperiment: Experiment {
   public static let name = "compare"

@@ -1,6 +1,6 @@
 import Steppe
 
-/// The inputs of the last hidden layer's activation, whose distribution the paper follows through training (SPEC §4): their 15th, 50th and
+/// The inputs of the last hidden layer's activation, whose distribution the paper follows through training (Mathematics §4): their 15th, 50th and
 /// 85th percentile over test images, for some of the units.
 package enum HiddenInputs {
   package static let percents = [15.0, 50, 85]

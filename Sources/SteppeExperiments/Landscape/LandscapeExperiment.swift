@@ -1,6 +1,6 @@
 import Steppe
 
-/// Why batch normalization helps (SPEC §12): how far the loss and the gradient change along a step, with and without normalizations, while a
+/// Why batch normalization helps (Mathematics §12): how far the loss and the gradient change along a step, with and without normalizations, while a
 /// convolutional network like VGG and a deep linear network are trained.
 public struct LandscapeExperiment: MethodExperiment {
   public static let name = "landscape"
@@ -27,7 +27,7 @@ public struct LandscapeExperiment: MethodExperiment {
   public static let alwaysMeasured: [Normalization] = [.none, .batch]
   /// The rate of the convolutional networks, the same for all.
   static let rate = 0.05
-  /// The deep linear network (SPEC §12): its layers and the features of each.
+  /// The deep linear network (Mathematics §12): its layers and the features of each.
   package static let linearLayers = 25
   package static let linearWidth = 16
 

@@ -1,6 +1,6 @@
 import Steppe
 
-/// What a training step meets on the error surface (Santurkar et al. 2018, arXiv 1805.11604; SPEC §12).
+/// What a training step meets on the error surface (Santurkar et al. 2018, arXiv 1805.11604; Mathematics §12).
 ///
 /// For weights w, the gradient g = ∇L(w) of one batch and a rate η: the loss and the gradient at w − s·η·g for several factors s, and for
 /// each layer its gradient before and after the layers below it took their step w − η·g.

@@ -20,7 +20,7 @@ public struct NetworkDesign: Sendable, Equatable {
     case relu, sigmoid
   }
 
-  /// Where a normalization stands (SPEC §3).
+  /// Where a normalization stands (Mathematics §3).
   public enum Place: String, Sendable {
     case before, after
   }

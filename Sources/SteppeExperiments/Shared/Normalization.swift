@@ -4,7 +4,7 @@ import Steppe
 public enum Normalization: String, CaseIterable, Sendable {
   case none
   case batch
-  /// Batch norm, and behind it noise that is drawn anew at each step (SPEC §12).
+  /// Batch norm, and behind it noise that is drawn anew at each step (Mathematics §12).
   case noisyBatch = "noisy-batch"
   /// The mean absolute distance in the deviation's place; ℓ₂ is batch norm itself.
   case l1
@@ -78,7 +78,7 @@ struct RunningAverages: Sendable, Equatable {
   var renormMomentum = 0.01
   var renormLimits = RenormLimits.paper
 
-  /// For a training of `steps`: the limits of batch renormalization rise in the paper's proportions (SPEC §5: from a tenth of the steps to
+  /// For a training of `steps`: the limits of batch renormalization rise in the paper's proportions (Mathematics §5: from a tenth of the steps to
   /// four fifths and to one half). Its averages move by the paper's 0.01, or faster where there are fewer than 2000 steps, in which such
   /// averages would not arrive.
   static func forSteps(_ steps: Int) -> RunningAverages {

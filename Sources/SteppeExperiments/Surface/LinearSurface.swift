@@ -1,6 +1,6 @@
 import Steppe
 
-/// The error surface of a linear model with two weights, L(w) = 1/(2N)·Σ(w·xᵢ − yᵢ)² (SPEC §1): a bowl whose Hessian XᵀX/N is the same
+/// The error surface of a linear model with two weights, L(w) = 1/(2N)·Σ(w·xᵢ − yᵢ)² (Mathematics §1): a bowl whose Hessian XᵀX/N is the same
 /// everywhere, so that its condition number κ alone says how well one learning rate suits both directions.
 public struct LinearSurface: Sendable {
   /// `[N, 2]`
@@ -28,7 +28,7 @@ public struct LinearSurface: Sendable {
     return LinearSurface(features: features, targets: features.matmul(Tensor([[2], [0.04]])))
   }
 
-  /// The same data with features of mean 0 and deviation 1 (SPEC §2) and targets of mean 0, which is what the model's bias would learn.
+  /// The same data with features of mean 0 and deviation 1 (Mathematics §2) and targets of mean 0, which is what the model's bias would learn.
   public func standardized() -> LinearSurface {
     let deviation = features.variance(axis: 0).squareRoot()
     let centered = features - features.mean(axis: 0)

@@ -1,6 +1,6 @@
 import Steppe
 
-/// The error surface before and after normalization (SPEC §1, §2): a linear model's bowl, with the descents of five methods on it, and a
+/// The error surface before and after normalization (Mathematics §1, §2): a linear model's bowl, with the descents of five methods on it, and a
 /// network's loss along two random directions, without and with batch norm.
 public struct SurfaceExperiment: Experiment {
   public static let name = "surface"
@@ -20,7 +20,7 @@ public struct SurfaceExperiment: Experiment {
 
   /// A network's plane ends this many times its own weights' norm from the trained network.
   public static let reach = 1.0
-  /// The units of the network's hidden layers, SPEC §4's.
+  /// The units of the network's hidden layers, Mathematics §4's.
   public static let hidden = [100, 100, 100]
   /// Images of a training step.
   public static let batchSize = 60

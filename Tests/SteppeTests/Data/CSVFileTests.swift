@@ -142,6 +142,8 @@ import Steppe
     let kinds = (0..<generator.integer(1...6)).map { _ in
       [STEPPE_CSV_NUMBER, STEPPE_CSV_NUMBER, STEPPE_CSV_TEXT, STEPPE_CSV_SKIP].randomElement(using: &generator)!
     }
+    // Fields that are longer than what is looked at in one go, here and there in a long table.
+    let isLong = rows > 100
     let words = [
       "", "a", "\"\"", "\"x,y\"", "\"two\nlines\"", "\"a \"\"b\"\" c\"", "5\" pipe", "\"\n\"", "é", "\"1\r\n2\"",
     ]
@@ -149,7 +151,12 @@ import Steppe
     var text = ""
     for row in 0..<rows {
       let fields = kinds.map { kind -> String in
-        guard kind == STEPPE_CSV_NUMBER else { return words.randomElement(using: &generator)! }
+        let isLong = isLong && generator.integer(0...99) == 0, length = generator.integer(100...6000)
+        guard kind == STEPPE_CSV_NUMBER else {
+          return isLong
+            ? "\"\(String(repeating: "x,\n", count: length / 3))\"" : words.randomElement(using: &generator)!
+        }
+        if isLong { return "-\(String(repeating: "0", count: length))5" }
         let number = "\(generator.integer(-1000...1000))"
         return [number, number + ".25", "\"\(number)\"", " \(number) ", "NA", "", "1e3"].randomElement(
           using: &generator)!
@@ -166,8 +173,9 @@ import Steppe
   @Test func anyPartsGiveTheSameRows() throws {
     let folder = TemporaryFolder()
     var generator = TestGenerator()
-    for _ in 0..<400 {
-      let (text, kinds) = table(generator.integer(1...40), &generator)
+    for index in 0..<430 {
+      let isLong = index >= 400
+      let (text, kinds) = table(isLong ? generator.integer(500...1500) : generator.integer(1...40), &generator)
       let path = folder("table.csv")
       try Data(text.utf8).write(to: URL(fileURLWithPath: path))
       let rows = csvRows(text)
@@ -182,7 +190,7 @@ import Steppe
           kept.flatMap { zip($0, kinds).filter { $1 == kind }.map(\.0) }
         }
         let numbers = expected(STEPPE_CSV_NUMBER).map { Double($0.filter { $0 != " " }) ?? .nan }
-        for partSize in [1, 3, 10, 50, 100_000] {
+        for partSize in isLong ? [1000, 5000, 100_000] : [1, 3, 10, 50, 100_000] {
           let threads = generator.integer(1...3)
           try Parallel.withThreadCount(threads) {
             let pass = CSVPass(file, kinds: kinds, missing: missing, partSize: partSize)
@@ -196,7 +204,7 @@ import Steppe
                 texts += part.texts(of: file)
               }
             }
-            let place = "parts of \(partSize), \(threads) threads, \(text.debugDescription)"
+            let place = "parts of \(partSize), \(threads) threads, \(isLong ? "long" : text.debugDescription)"
             #expect(found.map(\.bitPattern) == numbers.map(\.bitPattern), "\(place)")
             #expect(texts == expected(STEPPE_CSV_TEXT), "\(place)")
             #expect(pass.rows == kept.count && pass.dropped == rows.count - kept.count, "\(place)")

@@ -4,7 +4,7 @@ import Testing
 
 /// Dense, batch norm and ReLU as a `Sequential` trains them: what the layers give one after another, within rounding.
 @Suite struct DenseFusionTests {
-  /// Rounding errors stay below this share of the sizes that ``NaiveDenseBatchNorm`` gives: SPEC §4's bound, in the type's own epsilon.
+  /// Rounding errors stay below this share of the sizes that ``NaiveDenseBatchNorm`` gives: Mathematics §4's bound, in the type's own epsilon.
   static func tolerance<Scalar: TensorScalar>(_: Scalar.Type) -> Double { 4e-6 / 0x1p-23 * Double(Scalar.ulpOfOne) }
 
   /// Layers one by one, each by itself.
@@ -276,7 +276,7 @@ import Testing
     }
   }
 
-  /// z is exact here, whatever the order of its sums: batch norm then keeps SPEC §4's bound however large the mean.
+  /// z is exact here, whatever the order of its sums: batch norm then keeps Mathematics §4's bound however large the mean.
   @Test(arguments: [1, 2, 3]) func aLargeMeanCostsNoAccuracy(threads: Int) {
     var generator = TestGenerator("large mean \(threads)")
     let (rows, inputs, outputs) = (200, 3, 70)

@@ -4,7 +4,7 @@ import Testing
 
 /// Batch norm's numbers against Float64, on every instruction set, schedule and thread count.
 @Suite struct BatchNormAccuracyTests {
-  /// SPEC §4's bound for Float, relative to max(1, |reference|); Double's is the same in its own epsilon.
+  /// Mathematics §4's bound for Float, relative to max(1, |reference|); Double's is the same in its own epsilon.
   static let bound = 4e-6
 
   /// Each instruction set in a process of its own, since the choice is the whole process's.

@@ -2,7 +2,7 @@ import Reference
 import Steppe
 import Testing
 
-/// What a batch norm keeps, refuses and folds to (SPEC §4); its numbers are in `BatchNormAccuracyTests`.
+/// What a batch norm keeps, refuses and folds to (Mathematics §4); its numbers are in `BatchNormAccuracyTests`.
 @Suite struct BatchNormTests {
   let x = Tensor<Double>([[1, 10], [2, 20], [3, 60]])
 

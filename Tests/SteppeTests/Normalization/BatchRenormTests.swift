@@ -2,7 +2,7 @@ import Reference
 import Steppe
 import Testing
 
-/// Batch renormalization (SPEC §5) and mean-only batch norm (SPEC §9).
+/// Batch renormalization (Mathematics §5) and mean-only batch norm (Mathematics §9).
 @Suite struct BatchRenormTests {
   /// Each instruction set in a process of its own, since the choice is the whole process's.
   @Test func randomShapes() async throws {

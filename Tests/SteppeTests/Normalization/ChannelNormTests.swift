@@ -2,7 +2,7 @@ import Reference
 import Steppe
 import Testing
 
-/// Batch norm by ℓ₁ and ℓ∞, and the noise of "noisy" batch norm (SPEC §12).
+/// Batch norm by ℓ₁ and ℓ∞, and the noise of "noisy" batch norm (Mathematics §12).
 @Suite struct ChannelNormTests {
   /// Each instruction set in a process of its own, since the choice is the whole process's.
   @Test func randomShapes() async throws {

@@ -2,7 +2,7 @@ import Reference
 import Steppe
 import Testing
 
-/// Layer, RMS, group and instance norm (SPEC §6 to §8).
+/// Layer, RMS, group and instance norm (Mathematics §6 to §8).
 @Suite struct GroupNormalizationTests {
   // MARK: Numbers
 

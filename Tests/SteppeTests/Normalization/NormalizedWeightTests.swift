@@ -3,7 +3,7 @@ import Reference
 import Steppe
 import Testing
 
-/// Weight normalization (SPEC §9) and spectral normalization (SPEC §10).
+/// Weight normalization (Mathematics §9) and spectral normalization (Mathematics §10).
 @Suite struct NormalizedWeightTests {
   // MARK: Weight normalization
 

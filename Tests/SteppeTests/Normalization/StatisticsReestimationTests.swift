@@ -2,7 +2,7 @@ import Reference
 import Steppe
 import Testing
 
-/// Running statistics re-estimated over a data set (SPEC §4).
+/// Running statistics re-estimated over a data set (Mathematics §4).
 @Suite struct StatisticsReestimationTests {
   /// Statistics of all rows in one go, compensated.
   private func population(_ x: [Double], columns: Int) -> (mean: [Double], variance: [Double]) {

@@ -162,6 +162,47 @@ private func snapshot<Scalar: TensorScalar>(_ optimizer: some Optimizer<Scalar>)
     }
   }
 
+  /// In Float the rounding of β₂ alone would be felt a thousand times in the long run.
+  @Test func runningSquaresStayNearTheReferenceInFloat() {
+    var generator = TestGenerator()
+    let parameter = Parameter(Tensor<Float>.zeros(shape: [16]), name: "w", decays: false)
+    let optimizer = Adam([parameter], beta2: 0.999)
+    var squares = Array(repeating: 0.0, count: 16)
+    for _ in 1...5000 {
+      let gradient: [Float] = generator.normals(16)
+      parameter.gradient = Tensor(gradient)
+      optimizer.step()
+      for i in squares.indices {
+        squares[i] = 0.999 * squares[i] + (1 - 0.999) * Double(gradient[i]) * Double(gradient[i])
+      }
+    }
+    let distance = relativeDistance(states(of: parameter, in: optimizer)[1], squares)
+    #expect(distance < 6e-6, "\(distance)")
+  }
+
+  /// Gradients whose squares are too small for a float move parameters by no more than others, without an ε too.
+  @Test func tinyGradientsMakeNoGreatSteps() {
+    for size in [0, 1e-24, 1e-22, 1e-20] as [Float] {
+      for epsilon in [0, 1e-30, 1e-8] {
+        let make: [([Parameter<Float>]) -> FusedOptimizer<Float>] = [
+          { Adam($0, learningRate: 0.01, epsilon: epsilon) }, { RMSProp($0, learningRate: 0.01, epsilon: epsilon) },
+          { Adagrad($0, learningRate: 0.01, epsilon: epsilon) },
+        ]
+        for make in make {
+          let parameter = Parameter(Tensor<Float>.zeros(shape: [40]), name: "w", decays: false)
+          let optimizer = make([parameter])
+          for _ in 1...3 {
+            parameter.gradient = Tensor(repeating: size, shape: [40])
+            optimizer.step()
+          }
+          let moved = parameter.value.scalars.map(abs).max()!
+          #expect(moved <= 0.35, "\(type(of: optimizer)) moves by \(moved) at \(size) with ε \(epsilon)")
+          #expect(!parameter.value.scalars.contains { !$0.isFinite })
+        }
+      }
+    }
+  }
+
   @Test func largeParametersAreTheSameWithAnyNumberOfThreads() {
     func check<Scalar: TensorScalar>(_ type: Scalar.Type) {
       var generator = TestGenerator()
