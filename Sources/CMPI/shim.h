@@ -206,7 +206,7 @@ static inline int steppe_mpi_test(steppe_mpi_request *request, int *done) {
 
 // MARK: Memory that processes share
 
-// Makes a file of `bytes` that no other program can open, for processes of one machine to share; 0 or errno. All its pages are there from
+// Makes a file of `bytes` that no other user can open, for processes of one machine to share; 0 or errno. All its pages are there from
 // the start: where there is no room for them it is an error here, and not a signal where they are written.
 static inline int steppe_shared_make(const char *path, size_t bytes) {
   const int file = open(path, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);

@@ -4,7 +4,7 @@
 
   /// The gradients of all ranks of one machine, and their sums, in memory that the ranks share: backward writes a rank's gradients straight
   /// to its part of it, each rank adds up its share of every gradient where the others have left theirs, and all read the sums where they
-  /// are. Nothing is copied and nothing is sent.
+  /// are. Nothing is sent, and only what is set as a tensor or comes before the first exchange is copied.
   ///
   /// Each rank says in shared memory how many lots of gradients it has left there, and of how many it has added up its share. The lots are
   /// the same on all ranks, in one order. A share is added up in the order of ranks, whatever the timing, and by one rank: the sums are the

@@ -23,7 +23,7 @@
     /// What nobody holds any more serves again, or goes where it is too small.
     func share(bytes: Int) throws(RankError) -> SharedMemory? {
       guard sharesMemory else { return nil }
-      // The same on all ranks, which have taken each together; whether it is free may differ.
+      // The same on all ranks, which have taken each together; whether it is free may differ: 2 for what is and has room, 1 for what is.
       var offers = sharedMemory.indices.map { index in
         isKnownUniquelyReferenced(&sharedMemory[index]) ? (sharedMemory[index].byteCount >= bytes ? 2.0 : 1) : 0
       }
