@@ -67,6 +67,12 @@ def channels_last_norms(direction):
     return [Case(name, (Peer("PyTorch NHWC", "pytorch", name),)) for name in names]
 
 
+def convolution_blocks(layout):
+    """Convolution, batch norm and ReLU in training, each against PyTorch in the same layout."""
+    names = [f"conv-bn-relu/training/{layout}{sizes}" for sizes in CONVOLUTIONS]
+    return [Case(name, (Peer("PyTorch NHWC" if layout else "PyTorch", "pytorch", name),)) for name in names]
+
+
 def all_cases():
     cases = []
     for direction in "forward", "backward":
@@ -76,6 +82,7 @@ def all_cases():
         for sizes in CONVOLUTIONS:
             name = f"conv/{direction}/{sizes}"
             cases.append(Case(name, (Peer("PyTorch", "pytorch", name), Peer("PyTorch NHWC", "pytorch", f"conv/{direction}/nhwc/{sizes}"))))
+    cases += convolution_blocks("") + convolution_blocks("nhwc/")
     for direction in "forward", "backward":
         cases += row_norms(direction) + channels_last_norms(direction)
     for network, batch in zip(NETWORKS, BATCHES):
@@ -115,6 +122,9 @@ def all_groups():
                 names(*(batch_norm(direction, shape, nhwc) for shape in IMAGES + MORE_IMAGES)), True))
     for direction in "forward", "training":
         groups.append(Group(f"Convolution, {direction}, against PyTorch", tuple(f"conv/{direction}/{sizes}" for sizes in CONVOLUTIONS), False))
+    for layout in "", "nhwc/":
+        groups.append(Group(f"Convolution, batch norm and ReLU, training, {'NHWC' if layout else 'NCHW'}, against PyTorch",
+                            names(*convolution_blocks(layout)), False))
     for direction in "forward", "backward":
         groups.append(Group(f"Layer, RMS, group and instance norm {direction}, against PyTorch", names(*row_norms(direction)), False))
         groups.append(Group(f"Group and instance norm {direction}, NHWC, against PyTorch", names(*channels_last_norms(direction)), False))

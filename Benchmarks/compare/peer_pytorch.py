@@ -49,6 +49,26 @@ def convolution(direction, layout, text):
     return Work(step)
 
 
+def convolution_block(layout, text):
+    """A convolution of 3x3 with a padding of 1, batch norm and ReLU in training, with all gradients."""
+    shape, outputs = text.split("-")
+    shape, outputs = sizes(shape), int(outputs)
+    order = torch.channels_last if layout == "nhwc" else torch.contiguous_format
+    block = torch.nn.Sequential(
+        torch.nn.Conv2d(shape[1], outputs, 3, padding=1, bias=False), torch.nn.BatchNorm2d(outputs), torch.nn.ReLU(inplace=True))
+    block.to(memory_format=order)
+    x = torch.randn(shape).contiguous(memory_format=order).requires_grad_()
+    dy = torch.randn(shape[0], outputs, *shape[2:]).contiguous(memory_format=order)
+
+    def step():
+        x.grad = None
+        block.zero_grad(set_to_none=True)
+        with torch.enable_grad():
+            block(x).backward(dy)
+
+    return Work(step)
+
+
 def row_norm(subject, direction, layout, shape):
     """Layer and RMS norm over the last axis, group norm in 32 groups, instance norm without γ and β: forward as users call it, backward
     by the operator where there is one, else by autograd."""
@@ -184,6 +204,10 @@ def prepare(name):
             return convolution(direction, "nchw", text)
         case ["conv", direction, "nhwc", text]:
             return convolution(direction, "nhwc", text)
+        case ["conv-bn-relu", "training", text]:
+            return convolution_block("nchw", text)
+        case ["conv-bn-relu", "training", "nhwc", text]:
+            return convolution_block("nhwc", text)
         case ["layernorm" | "rmsnorm" | "groupnorm" | "instancenorm" as subject, direction, *layout, shape]:
             return row_norm(subject, direction, layout[0] if layout else "nchw", sizes(shape))
         case ["training-step", widths, batch, *compiled]:

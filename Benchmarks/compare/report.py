@@ -135,7 +135,7 @@ def summary(results, groups):
                 ratios[name] = one.ratio(peer)
                 limits.append(one.time(peer) / one.least_seconds)
         if ratios:
-            by_definition = all(not name.startswith(("conv/", "resnet/")) for name in ratios)
+            by_definition = all(not name.startswith(("conv/", "conv-bn-relu/", "resnet/")) for name in ratios)
             yield group, ratios, geometric_mean(limits) if by_definition else None
 
 

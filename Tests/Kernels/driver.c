@@ -42,6 +42,8 @@ static void check_table(const steppe_kernel_table *t) {
         if (turn % thinning != 0) continue;
         snprintf(shape, sizeof shape, "%zu runs of %zu, gap %zu, start %u", runs[i], lengths[j], gaps[k], where);
         check_runs(runs[i], lengths[j], gaps[k], where, turn % 3 == 0 ? 1000 : 0.5);
+        snprintf(shape, sizeof shape, "%zu runs of %zu from %zu on, %zu channels, start %u", runs[i], lengths[j], gaps[k], k + 1, where);
+        check_channels(k + 1, runs[i], lengths[j], gaps[k], where);
       }
     }
   }
@@ -51,6 +53,7 @@ static void check_table(const steppe_kernel_table *t) {
       if (turn++ % (thinning < 3 ? 1 : 3) != 0) continue;
       snprintf(shape, sizeof shape, "%zu runs of %zu, start %u", long_runs[i][0], long_runs[i][1], where);
       check_runs(long_runs[i][0], long_runs[i][1], where, where, 1);
+      check_channels(2, long_runs[i][0], long_runs[i][1], where, where);
     }
   }
   // Rows, γ's rows, channels, positions.

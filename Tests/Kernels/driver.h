@@ -58,6 +58,7 @@ double reference_activation(steppe_activation kind, double parameter, double x);
 
 void check_columns(size_t rows, size_t columns, size_t gap, unsigned where, double mean);
 void check_runs(size_t runs, size_t length, size_t gap, unsigned where, double mean);
+void check_channels(size_t channels, size_t runs, size_t length, size_t first, unsigned where);
 void check_special_values(void);
 void check_many_values(void);
 void check_norms(size_t rows, size_t columns, size_t gap, unsigned where);

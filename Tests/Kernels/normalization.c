@@ -167,6 +167,32 @@ void check_runs(size_t runs, size_t length, size_t gap, unsigned where, double m
   }
 }
 
+// `channels` channels in turn, of `runs` runs the ones from `first` on; the others stay.
+void check_channels(size_t channels, size_t runs, size_t length, size_t first, unsigned where) {
+  const size_t count = (first + runs + 1) * length;
+  const void *x = random_at(0, count, where, 20, 1), *residual = random_at(1, count, where == 0 ? 0 : where + 1, 0.1, 1);
+  const void *shift = random_at(3, channels, where, 20, 1), *scale = random_at(4, channels, where, 0, 1);
+  const void *offset = random_at(5, channels, where, 0, 1);
+  void *y = place(2, count, where);
+  static const steppe_activation kinds[] = {STEPPE_IDENTITY, STEPPE_RELU, STEPPE_GELU, STEPPE_RELU};
+  for (int way = 0; way < 16; way++) {
+    const bool backwards = way & 1, stream = way & 2, adds = way / 4 == 3;
+    for (size_t i = 0; i < count; i++) set(y, i, 777);
+    table->channels_normalize(kinds[way / 4], 0, x, adds ? residual : NULL, y, first, runs, length, channels, shift, scale, offset,
+                              backwards, stream);
+    for (size_t i = 0; i < count; i++) {
+      const size_t run = i / (length ? length : 1), c = run % channels;
+      if (run < first || run >= first + runs) {
+        expect("channels_normalize (margin)", i, get(y, i), 777, 0);
+        continue;
+      }
+      const double q = rounded(get(x, i) - get(shift, c)) * get(scale, c), e = get(offset, c), r = adds ? get(residual, i) : 0;
+      expect("channels_normalize", i, get(y, i), reference_activation(kinds[way / 4], 0, q + e + r),
+             6 * epsilon * (fabs(q) + fabs(e) + fabs(r)));
+    }
+  }
+}
+
 // What is not a number, and what is infinite, goes where arithmetic takes it and nowhere else.
 void check_special_values(void) {
   snprintf(shape, sizeof shape, "special values");

@@ -291,6 +291,11 @@ typedef struct steppe_kernel_table {
                         size_t length, double shift, double scale, double offset, bool backwards, bool stream);
   void (*run_normalize_residual)(const void *x, const void *residual, void *y, ptrdiff_t stride, size_t runs, size_t length,
                                  double shift, double scale, double offset, bool backwards, bool stream);
+  /// The runs from number `first` on of a tensor in which run follows run and channel follows channel, each run with its channel's shift,
+  /// scale and offset; `residual`, which may be NULL, is added before a ReLU.
+  void (*channels_normalize)(steppe_activation kind, double parameter, const void *x, const void *_Nullable residual, void *y, size_t first,
+                             size_t runs, size_t length, size_t channels, const void *shift, const void *scale, const void *offset,
+                             bool backwards, bool stream);
   void (*run_gradient_sums)(const void *x, const void *dy, ptrdiff_t stride, size_t runs, size_t length, double shift, bool relu,
                             double scale, double offset, double *gradient, double *product);
   void (*run_gradient)(const void *x, const void *dy, void *dx, ptrdiff_t stride, size_t runs, size_t length, double shift,

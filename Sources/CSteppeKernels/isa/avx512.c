@@ -8,6 +8,7 @@
 #pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
 #define STEPPE_SET avx512
 #define STEPPE_VECTOR_BYTES 64
+#define STEPPE_BIT_MASKS
 
 #define STEPPE_DOUBLE 0
 #include "../kernels/table.h"

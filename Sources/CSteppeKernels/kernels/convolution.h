@@ -4,18 +4,37 @@
 // tap of the kernel sees at the places of an output row lies side by side, whatever padding, stride and dilation are. A tap is then one
 // offset, and a patch's line in a packed strip a few short copies.
 
-// Copies rows of `columns` values, `planes` times `rows` of them.
-static void K(copy_planes)(const void *x, ptrdiff_t x_plane, ptrdiff_t x_row, ptrdiff_t x_step, void *y, ptrdiff_t y_plane,
-                           ptrdiff_t y_row, ptrdiff_t y_step, size_t planes, size_t rows, size_t columns) {
-  for (size_t p = 0; p < planes; p++) {
-    for (size_t r = 0; r < rows; r++) {
-      const scalar *from = (const scalar *)x + (ptrdiff_t)p * x_plane + (ptrdiff_t)r * x_row;
-      scalar *to = (scalar *)y + (ptrdiff_t)p * y_plane + (ptrdiff_t)r * y_row;
-      if (x_step == 1 && y_step == 1 && columns >= LANES) {
+// How a row is copied: less than a vector, up to two, any number of values side by side; less than a vector of every other value, any
+// number of them; or values apart.
+typedef enum {
+  K(few_values),
+  K(two_vectors),
+  K(many_values),
+  K(few_others),
+  K(every_other),
+  K(values_apart)
+} K(row_kind);
+
+INLINE void K(copy_rows)(const K(row_kind) kind, const scalar *x, ptrdiff_t x_plane, ptrdiff_t x_row, ptrdiff_t x_step, scalar *y,
+                         ptrdiff_t y_plane, ptrdiff_t y_row, ptrdiff_t y_step, size_t planes, size_t rows, size_t columns) {
+  for (size_t p = 0; p < planes; p++, x += x_plane, y += y_plane) {
+    const scalar *from = x;
+    scalar *to = y;
+    for (size_t r = 0; r < rows; r++, from += x_row, to += y_row) {
+      if (kind == K(few_values)) {
+        K(store_tail)(to, K(load_tail)(from, columns, 0), columns);
+      } else if (kind == K(two_vectors) || kind == K(many_values)) {
         // The last vector may overlap the one before it.
-        for (size_t i = 0; i + LANES < columns; i += LANES) store(to + i, load(from + i));
-        store(to + columns - LANES, load(from + columns - LANES));
-      } else if (x_step == 2 && y_step == 1) {
+        const vector last = load(from + columns - LANES);
+        if (kind == K(two_vectors)) {
+          store(to, load(from));
+        } else {
+          for (size_t i = 0; i + LANES < columns; i += LANES) store(to + i, load(from + i));
+        }
+        store(to + columns - LANES, last);
+      } else if (kind == K(few_others)) {
+        K(store_tail)(to, K(load_apart)(2, from, columns), columns);
+      } else if (kind == K(every_other)) {
         for (size_t i = 0; i < columns; i += LANES) {
           const size_t count = columns - i < LANES ? columns - i : LANES;
           K(store_some)(to + i, K(load_apart)(2, from + 2 * i, count), count);
@@ -25,6 +44,29 @@ static void K(copy_planes)(const void *x, ptrdiff_t x_plane, ptrdiff_t x_row, pt
       }
     }
   }
+}
+
+// Copies rows of `columns` values, `planes` times `rows` of them.
+static void K(copy_planes)(const void *x, ptrdiff_t x_plane, ptrdiff_t x_row, ptrdiff_t x_step, void *y, ptrdiff_t y_plane,
+                           ptrdiff_t y_row, ptrdiff_t y_step, size_t planes, size_t rows, size_t columns) {
+  if (columns == 0) return;
+  K(row_kind) kind = K(values_apart);
+  if (x_step == 1 && y_step == 1) {
+    kind = columns < LANES ? K(few_values) : columns <= 2 * LANES ? K(two_vectors) : K(many_values);
+  } else if (x_step == 2 && y_step == 1) {
+    kind = columns < LANES ? K(few_others) : K(every_other);
+  }
+#define STEPPE_CASE(kind) \
+  case kind: K(copy_rows)(kind, x, x_plane, x_row, x_step, y, y_plane, y_row, y_step, planes, rows, columns); break;
+  switch (kind) {
+    STEPPE_CASE(K(few_values))
+    STEPPE_CASE(K(two_vectors))
+    STEPPE_CASE(K(many_values))
+    STEPPE_CASE(K(few_others))
+    STEPPE_CASE(K(every_other))
+    STEPPE_CASE(K(values_apart))
+  }
+#undef STEPPE_CASE
 }
 
 // Vectors of a run that are copied together.

@@ -52,9 +52,24 @@ INLINE ivector K(first_lanes)(size_t count) {
   return mask;
 }
 
+// AVX-512 masks lanes by bits, at no cost.
+#ifdef STEPPE_BIT_MASKS
+#undef STEPPE_MASKED
+#if STEPPE_DOUBLE
+typedef unsigned char K(bits);
+#define STEPPE_MASKED(access) __builtin_ia32_##access##upd512_mask
+#else
+typedef unsigned short K(bits);
+#define STEPPE_MASKED(access) __builtin_ia32_##access##ups512_mask
+#endif
+INLINE K(bits) K(first_bits)(size_t count) { return (K(bits))((1u << count) - 1); }
+#endif
+
 // The first `count` lanes, 1 ..< LANES, the rest `fill`: load_first without a call to memcpy.
 INLINE vector K(load_tail)(const scalar *p, size_t count, scalar fill) {
-#if defined(__x86_64__) && STEPPE_VECTOR_BYTES >= 32
+#if defined(STEPPE_BIT_MASKS)
+  return STEPPE_MASKED(load)((const void *)p, splat(fill), K(first_bits)(count));
+#elif defined(__x86_64__) && STEPPE_VECTOR_BYTES >= 32
   const ivector mask = K(first_lanes)(count);
   enum { parts = STEPPE_VECTOR_BYTES / 32 };
   vector v;
@@ -86,8 +101,11 @@ INLINE vector K(load_tail)(const scalar *p, size_t count, scalar fill) {
 #endif
 }
 
-// Writes the first `count` lanes, 1 ..< LANES, by halves.
+// Writes the first `count` lanes, 1 ..< LANES: by a mask or by halves.
 INLINE void K(store_tail)(scalar *p, vector v, size_t count) {
+#if defined(STEPPE_BIT_MASKS)
+  STEPPE_MASKED(store)((void *)p, v, K(first_bits)(count));
+#else
 #define STEPPE_HALVE(bytes)                                                                                             \
   typedef scalar K(half##bytes) __attribute__((vector_size(bytes)));                                                    \
   K(half##bytes) halves##bytes[2];                                                                                      \
@@ -117,6 +135,7 @@ INLINE void K(store_tail)(scalar *p, vector v, size_t count) {
 #endif
 #undef STEPPE_WHOLE
 #undef STEPPE_HALVE
+#endif
 }
 
 // The lanes' sum in double, added by halves.

@@ -204,6 +204,55 @@ static void K(run_normalize_residual)(const void *x, const void *residual, void 
   }
 }
 
+// The channels' coefficients side by side: a row of channels, which follow each other in memory.
+typedef struct K(lines) {
+  const scalar *shift, *scale, *offset;
+  size_t channels;
+} K(lines);
+
+INLINE void K(map_channels)(const bool residual, const bool relu, const bool streamed, const scalar *x, const scalar *added, scalar *y, size_t first,
+                            size_t runs, size_t length, K(lines) c, bool backwards, steppe_activation kind, double parameter) {
+  for (size_t i = 0; i < runs; i++) {
+    const size_t run = first + (backwards ? runs - 1 - i : i), channel = run % c.channels;
+    const K(line) k = {.shift = c.shift[channel], .b = c.scale[channel], .e = c.offset[channel]};
+    const ptrdiff_t at = (ptrdiff_t)(run * length);
+    for (size_t j = 0; j < length; j += STRIP) {
+      const ptrdiff_t piece = at + (ptrdiff_t)j;
+      const size_t count = length - j < STRIP ? length - j : STRIP;
+      if (streamed && count >= STREAMED) {
+        K(map_run)(residual, false, relu, true, x + piece, residual ? added + piece : added, y + piece, count, k);
+      } else {
+        K(map_run)(residual, false, relu, false, x + piece, residual ? added + piece : added, y + piece, count, k);
+      }
+      if (!relu && kind != STEPPE_IDENTITY) K(activate)(kind, parameter, y + piece, y + piece, count);
+    }
+  }
+  if (streamed) finish_stream();
+}
+
+static void K(channels_normalize)(steppe_activation kind, double parameter, const void *x, const void *residual, void *y, size_t first,
+                                  size_t runs, size_t length, size_t channels, const void *shift, const void *scale, const void *offset,
+                                  bool backwards, bool stream) {
+  const K(lines) c = {.shift = shift, .scale = scale, .offset = offset, .channels = channels};
+  if (length == 0) return;
+#define STEPPE_MAP(has_residual, relu, streamed) \
+  K(map_channels)(has_residual, relu, streamed, x, residual, y, first, runs, length, c, backwards, kind, parameter)
+  if (residual && stream) {
+    STEPPE_MAP(true, true, true);
+  } else if (residual) {
+    STEPPE_MAP(true, true, false);
+  } else if (kind == STEPPE_RELU && stream) {
+    STEPPE_MAP(false, true, true);
+  } else if (kind == STEPPE_RELU) {
+    STEPPE_MAP(false, true, false);
+  } else if (stream) {
+    STEPPE_MAP(false, false, true);
+  } else {
+    STEPPE_MAP(false, false, false);
+  }
+#undef STEPPE_MAP
+}
+
 static void K(run_gradient)(const void *x, const void *dy, void *dx, ptrdiff_t stride, size_t runs, size_t length, double shift,
                             bool relu, double scale, double offset, double a, double b, double e, bool backwards, bool stream) {
   const K(line) k = {.shift = (scalar)shift, .a = (scalar)a, .b = (scalar)b, .e = (scalar)e, .scale = (scalar)scale,

@@ -75,6 +75,7 @@ const steppe_kernel_table K(steppe_table) = {
     .run_moments = K(run_moments),
     .run_normalize = K(run_normalize),
     .run_normalize_residual = K(run_normalize_residual),
+    .channels_normalize = K(channels_normalize),
     .run_gradient_sums = K(run_gradient_sums),
     .run_gradient = K(run_gradient),
     .channel_shifts = K(channel_shifts),

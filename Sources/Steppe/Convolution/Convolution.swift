@@ -65,18 +65,21 @@ struct Convolution<Scalar: TensorScalar> {
       layout: geometry.layout, taps: tapPlaces, stride: geometry.stride, grid: result)
   }
 
-  /// y = f(W∗x + b), everything contiguous.
+  /// y = f(W∗x + b), everything contiguous, and `moments` of y's channels, taken while the cache holds what they are of: whether they
+  /// were. A plain product and one without packing take none.
+  @discardableResult
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
   func forward(
     _ x: UnsafePointer<Scalar>, weight: UnsafePointer<Scalar>, bias: UnsafePointer<Scalar>?, activation: Activation,
-    into y: UnsafeMutablePointer<Scalar>
-  ) {
-    guard images > 0 else { return }
+    into y: UnsafeMutablePointer<Scalar>, moments: ChannelMoments? = nil
+  ) -> Bool {
+    guard images > 0 else { return false }
     if isProduct {
-      return gemm(
+      gemm(
         transposeB: true, m: images * height * width, n: outputs, k: inputs, a: x, lda: inputs, b: weight, ldb: inputs,
         c: y, ldc: outputs, bias: bias, activation: activation)
+      return false
     }
     let depth = groupInputs * taps
     let size = result.rows * result.columns
@@ -90,12 +93,15 @@ struct Convolution<Scalar: TensorScalar> {
     }
     if PatchBundles<Scalar>.suits(images: images, bundles: geometry.groups, rows: groupOutputs) {
       let source = patches(x, group: nil)
-      return PatchBundles(
+      PatchBundles(
         source: source, channelsPerBundle: groupInputs, rowsPerBundle: groupOutputs, offsets: lines(source), a: weight,
         bias: bias, activation: activation, target: target(0)
       ).run()
+      return false
     }
-    if filterForward(x, weight: weight, bias: bias, activation: activation, target: target) { return }
+    if filterForward(x, weight: weight, bias: bias, activation: activation, target: target, moments) {
+      return moments != nil
+    }
     let products = (0..<geometry.groups).map { group in
       let source = patches(x, group: group)
       let first = group * groupOutputs
@@ -103,7 +109,8 @@ struct Convolution<Scalar: TensorScalar> {
         source: source, offsets: lines(source), a: weight + first * depth, lda: depth, rows: groupOutputs,
         bias: bias.map { $0 + first }, activation: activation, target: target(first))
     }
-    PatchProduct.run(products)
+    PatchProduct.run(products, moments)
+    return moments != nil
   }
 
   /// dx from dy, everything contiguous.
@@ -280,10 +287,19 @@ func convolved<Scalar: TensorScalar>(
   _ input: Tensor<Scalar>, weight: Tensor<Scalar>, bias: Tensor<Scalar>?, _ geometry: ConvolutionGeometry,
   activation: Activation = .identity
 ) -> Tensor<Scalar> {
+  convolved(input, weight: weight, bias: bias, geometry, activation, moments: nil).output
+}
+
+/// The same, and whether `moments` are those of its channels.
+func convolved<Scalar: TensorScalar>(
+  _ input: Tensor<Scalar>, weight: Tensor<Scalar>, bias: Tensor<Scalar>?, _ geometry: ConvolutionGeometry,
+  _ activation: Activation, moments: ChannelMoments?
+) -> (output: Tensor<Scalar>, isMeasured: Bool) {
   let work = Convolution<Scalar>(geometry, input: input.shape, outputs: weight.shape[0])
   let (x, w, b) = (input.contiguous(), weight.contiguous(), bias?.contiguous())
   let output = Tensor<Scalar>(uninitialized: work.outputShape)
-  work.forward(x.address, weight: w.address, bias: b?.address, activation: activation, into: output.address)
+  let isMeasured = work.forward(
+    x.address, weight: w.address, bias: b?.address, activation: activation, into: output.address, moments: moments)
   withExtendedLifetime((x, w, b)) {}
-  return output
+  return (output, isMeasured)
 }

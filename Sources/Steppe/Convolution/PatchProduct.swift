@@ -12,6 +12,20 @@ struct PatchTarget<Scalar: TensorScalar> {
   /// Whether the places of an image lie side by side.
   func isContiguous(_ grid: Extent2D) -> Bool { column == 1 && row == grid.columns }
 
+  /// Takes the moments of `rows` channels at `places` that lie side by side in an image, or that are whole images.
+  func measure(_ moments: BlockMoments<Scalar>, rows: Range<Int>, places: Range<Int>, size: Int) {
+    let (image, inside) = places.lowerBound.quotientAndRemainder(dividingBy: size)
+    let from = values + image * self.image + rows.lowerBound * channel + inside * column
+    if column == 1 {
+      let isWhole = places.count > size
+      moments.takeRows(
+        from, row: channel, runs: isWhole ? places.count / size : 1, stride: self.image,
+        length: isWhole ? size : places.count)
+    } else {
+      moments.takeColumns(from, column: column, count: places.count)
+    }
+  }
+
   /// Moves `rows` channels of a block, whose columns are `places` of a grid in all images, to where they belong.
   func move(_ block: UnsafePointer<Scalar>, _ ldBlock: Int, rows: Range<Int>, places: Range<Int>, grid: Extent2D) {
     let kernels = Scalar.kernels
@@ -53,22 +67,25 @@ struct PatchProduct<Scalar: TensorScalar> {
 
   private var depth: Int { offsets.count }
 
-  /// Runs products of which none writes where another does.
+  /// Runs products of which none writes where another does, and takes the moments of what they write: all products' rows, in their
+  /// order, are the channels.
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
-  static func run(_ products: [PatchProduct]) {
+  static func run(_ products: [PatchProduct], _ moments: ChannelMoments? = nil) {
     let threads = (Parallel.threadCount + products.count - 1) / max(1, products.count)
     let cuts = products.map { product in
       ProductCut(
         m: product.rows, n: product.source.places, k: product.depth, threads: threads,
         lane: Int(Scalar.kernels.tile_columns), isPacked: true)
     }
-    let parts = cuts.indices.flatMap { product in (0..<cuts[product].parts).map { (product, $0) } }
+    let parts = cuts.indices.flatMap { product in (0..<cuts[product].parts).map { (product: product, part: $0) } }
+    let found = moments.map { _ in BlockMoments<Scalar>.forParts(parts, of: cuts, rows: products[0].rows) }
     Parallel.run(parts: parts.count) { part in
       let (product, own) = parts[part]
       let (rows, places, _) = cuts[product].ranges(own)
-      products[product].run(rows: rows, places: places)
+      products[product].run(rows: rows, places: places, found?[part].found)
     }
+    if let moments, let found { moments.take(found) }
   }
 
   /// Whether a block's rows can be written where they belong: places side by side, and not so few in an image that the last tile of each,
@@ -81,7 +98,7 @@ struct PatchProduct<Scalar: TensorScalar> {
 
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
-  private func run(rows: Range<Int>, places: Range<Int>) {
+  private func run(rows: Range<Int>, places: Range<Int>, _ moments: BlockMoments<Scalar>?) {
     guard !rows.isEmpty, !places.isEmpty else { return }
     let kernels = Scalar.kernels
     let (tile, lanes) = (Int(kernels.tile_columns), Int(kernels.vector_bytes) / MemoryLayout<Scalar>.stride)
@@ -134,6 +151,7 @@ struct PatchProduct<Scalar: TensorScalar> {
             slice.count, &finish, c + (someRows.lowerBound - rows.lowerBound) * ldc, ldc)
         }
       }
+      moments?.takeRows(c, row: ldc, length: somePlaces.count)
       if let block { target.move(block.pointer, ldBlock, rows: rows, places: somePlaces, grid: source.grid) }
     }
     withExtendedLifetime((packed, block, cache)) {}

@@ -61,30 +61,32 @@ struct WinogradProduct<Scalar: TensorScalar> {
     }
   }
 
-  /// Runs products of which none writes where another does. False where an output is not finite: another value that is not, or none,
-  /// may belong there.
+  /// Runs products of which none writes where another does, and takes the moments of what they write: all products' rows, in their
+  /// order, are the channels. False where an output is not finite: another value that is not, or none, may belong there.
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
-  static func run(_ products: [WinogradProduct]) -> Bool {
+  static func run(_ products: [WinogradProduct], _ moments: ChannelMoments? = nil) -> Bool {
     let threads = (Parallel.threadCount + products.count - 1) / max(1, products.count)
     let cuts = products.map { product in
       ProductCut(
         m: product.rows, n: product.source.places, k: 16 * product.depth, threads: threads,
         lane: Int(Scalar.kernels.tile_columns), isPacked: true)
     }
-    let parts = cuts.indices.flatMap { product in (0..<cuts[product].parts).map { (product, $0) } }
+    let parts = cuts.indices.flatMap { product in (0..<cuts[product].parts).map { (product: product, part: $0) } }
+    let found = moments.map { _ in BlockMoments<Scalar>.forParts(parts, of: cuts, rows: products[0].rows) }
     let isFinite = Storage<Double>(count: parts.count)
     Parallel.run(parts: parts.count) { part in
       let (product, own) = parts[part]
       let (rows, places, _) = cuts[product].ranges(own)
-      isFinite.pointer[part] = products[product].run(rows: rows, places: places) ? 1 : 0
+      isFinite.pointer[part] = products[product].run(rows: rows, places: places, found?[part].found) ? 1 : 0
     }
+    if let moments, let found { moments.take(found) }
     return withExtendedLifetime(isFinite) { parts.indices.allSatisfy { isFinite.pointer[$0] == 1 } }
   }
 
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
-  private func run(rows: Range<Int>, places: Range<Int>) -> Bool {
+  private func run(rows: Range<Int>, places: Range<Int>, _ moments: BlockMoments<Scalar>?) -> Bool {
     guard !rows.isEmpty, !places.isEmpty else { return true }
     let kernels = Scalar.kernels
     let (tile, lanes) = (Int(kernels.tile_columns), Int(kernels.vector_bytes) / MemoryLayout<Scalar>.stride)
@@ -100,6 +102,8 @@ struct WinogradProduct<Scalar: TensorScalar> {
     var runs: [steppe_patch_run] = []
     var product = steppe_product_finish(
       alpha: 1, beta: 0, bias: nil, kind: STEPPE_IDENTITY, parameter: 0, bias_by_rows: false)
+    // The squares before this one have been taken into the moments.
+    var measured = places.lowerBound
     for somePlaces in ProductBlocks<Scalar>.slices(places, longest: longest) {
       cache.load(somePlaces)
       for strip in ProductBlocks<Scalar>.slices(somePlaces, longest: tile) {
@@ -130,6 +134,15 @@ struct WinogradProduct<Scalar: TensorScalar> {
         }
         guard isFinite else { return false }
       }
+      // Whole rows of squares, as many as stay in the cache: few stretches are long ones.
+      if let moments {
+        let isLast = somePlaces.upperBound == places.upperBound
+        let end = isLast ? places.upperBound : somePlaces.upperBound / source.grid.columns * source.grid.columns
+        if isLast || (end - measured) * 4 * rows.count * MemoryLayout<Scalar>.stride > CacheSizes.level2 / 4 {
+          measure(measured..<end, rows: rows, moments)
+          measured = end
+        }
+      }
     }
     withExtendedLifetime((transformed, sums, block, cache)) {}
     return true
@@ -139,6 +152,35 @@ struct WinogradProduct<Scalar: TensorScalar> {
   private func blockPlaces(rows: Int, tile: Int, of count: Int) -> Int {
     let room = CacheSizes.level2 * 3 / 4 / (16 * (depth + rows) * MemoryLayout<Scalar>.stride)
     return min((count + tile - 1) / tile, max(1, room / tile)) * tile
+  }
+
+  /// Takes the moments of the outputs that some squares cover: of as many whole images as follow each other, of whole rows of an image, or
+  /// of parts of rows.
+  private func measure(_ squares: Range<Int>, rows: Range<Int>, _ moments: BlockMoments<Scalar>) {
+    let (size, columns) = (result.rows * result.columns, source.grid.columns)
+    func take(_ places: Range<Int>) { target.measure(moments, rows: rows, places: places, size: size) }
+    var square = squares.lowerBound
+    while square < squares.upperBound {
+      let (image, inside) = square.quotientAndRemainder(dividingBy: source.imagePlaces)
+      let (row, column) = inside.quotientAndRemainder(dividingBy: columns)
+      let (first, left) = (image * size, squares.upperBound - square)
+      if inside == 0, left >= source.imagePlaces {
+        let images = left / source.imagePlaces
+        take(first..<first + images * size)
+        square += images * source.imagePlaces
+      } else if column == 0, left >= columns {
+        let end = row + min(left, source.imagePlaces - inside) / columns
+        take(first + 2 * row * result.columns..<first + min(2 * end, result.rows) * result.columns)
+        square += (end - row) * columns
+      } else {
+        let end = column + min(left, columns - column)
+        for line in 2 * row..<min(2 * row + 2, result.rows) {
+          let start = first + line * result.columns
+          take(start + 2 * column..<start + min(2 * end, result.columns))
+        }
+        square += end - column
+      }
+    }
   }
 
   /// Transforms `length` squares of a row back, from `place` of an image on, and writes them where they belong. Whether all are finite.
@@ -168,10 +210,10 @@ struct WinogradProduct<Scalar: TensorScalar> {
 }
 
 extension Convolution {
-  /// y = f(W∗x + b) by minimal filtering, where that suits and all values are finite: whether y is written.
+  /// y = f(W∗x + b), and its moments, by minimal filtering, where that suits and all values are finite: whether y is written.
   func filterForward(
     _ x: UnsafePointer<Scalar>, weight: UnsafePointer<Scalar>, bias: UnsafePointer<Scalar>?, activation: Activation,
-    target: (_ first: Int) -> PatchTarget<Scalar>
+    target: (_ first: Int) -> PatchTarget<Scalar>, _ moments: ChannelMoments?
   ) -> Bool {
     guard
       WinogradProduct<Scalar>.suits(
@@ -188,7 +230,7 @@ extension Convolution {
         weights: transform.pointer + 16 * first * groupInputs, rows: groupOutputs, bias: bias.map { $0 + first },
         activation: activation, target: target(first), result: result)
     }
-    return WinogradProduct.run(products)
+    return WinogradProduct.run(products, moments)
   }
 
   /// dx likewise: the filtering of dy by the turned kernels, whose weights are given as [groups, inputs, taps, outputs].

@@ -142,9 +142,20 @@ public final class Conv2D<Scalar: TensorScalar>: WeightedLayer {
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
   public func forward(_ input: Tensor<Scalar>) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
+    let (output, _, pullback) = forward(input, moments: nil)
+    return (output, pullback)
+  }
+
+  /// This layer in training, and whether `moments` are those of its output's channels.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
+  func forward(
+    _ input: Tensor<Scalar>, moments: ChannelMoments?
+  ) -> (output: Tensor<Scalar>, isMeasured: Bool, pullback: Pullback<Scalar>) {
     check(input, training: true)
     let x = input.contiguous()
-    let output = convolved(x, weight: weight.value, bias: bias?.value, geometry)
+    let (output, isMeasured) = convolved(
+      x, weight: weight.value, bias: bias?.value, geometry, .identity, moments: moments)
     let version = weight.version
     let pullback = Pullback<Scalar>(shape: output.shape) { [self] gradient, needsInput in
       let dy = gradient.contiguous()
@@ -158,7 +169,7 @@ public final class Conv2D<Scalar: TensorScalar>: WeightedLayer {
       withExtendedLifetime(x) {}
       return needsInput ? inputGradient(dy, work, shape: x.shape, version: version) : nil
     }
-    return (output, pullback)
+    return (output, isMeasured, pullback)
   }
 
   /// Σdy over images and places.

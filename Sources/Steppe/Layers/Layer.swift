@@ -106,6 +106,14 @@ public struct Pullback<Scalar: TensorScalar> {
       gradient.shape == shape, "Pullback: expected a gradient of the output's shape \(shape), got \(gradient.shape)")
     return body(gradient, needsInput)
   }
+
+  /// This pullback's and then that of the layer before, which may have something to train.
+  func then(_ before: Pullback, trains: Bool) -> Pullback {
+    Pullback(shape: shape) { dy, needsInput in
+      guard let dz = run(dy, needsInput: needsInput || trains) else { return nil }
+      return before.run(dz, needsInput: needsInput)
+    }
+  }
 }
 
 /// One tensor or number of a layer that checkpoints hold.

@@ -156,9 +156,12 @@ public final class Residual<Scalar: TensorScalar>: Layer {
         }
       )
     }
-    let units = SequentialUnit.plan(branch.layers.dropLast())
+    let convolution = branch.layers.dropLast().last as? Conv2D<Scalar>
+    let units = SequentialUnit.plan(branch.layers.dropLast(convolution == nil ? 1 : 2))
     let (inner, innerPullback) = SequentialUnit.forward(units, input)
-    let (output, normPullback) = norm.forward(inner, residual: base)
+    let (output, normPullback) =
+      convolution.map { ConvolutionBatchNorm(convolution: $0, norm: norm).forward(inner, residual: base) }
+      ?? norm.forward(inner, residual: base)
     let innerTrains = units.contains(where: \.isTrained)
     return (
       output,

@@ -4,6 +4,8 @@ enum SequentialUnit<Scalar: TensorScalar> {
   case layer(any Layer<Scalar>)
   /// Dense, batch norm, then the identity or ReLU.
   case normalizedDense(DenseBatchNorm<Scalar>)
+  /// Conv2D, batch norm, then the activation, the identity or ReLU.
+  case normalizedConvolution(ConvolutionBatchNorm<Scalar>, Activation)
   /// Batch norm, then ReLU.
   case normalizedReLU(BatchNorm<Scalar>)
   /// A residual block without an activation of its own whose branch ends with a batch norm, then ReLU.
@@ -24,10 +26,15 @@ enum SequentialUnit<Scalar: TensorScalar> {
   /// The longest unit at the begin of `layers`, and how many layers it takes.
   private static func first(of layers: ArraySlice<any Layer<Scalar>>) -> (SequentialUnit, Int) {
     let (head, next) = (layers.first!, layers.dropFirst().first)
-    if let dense = head as? Dense<Scalar>, let norm = next as? BatchNorm<Scalar> {
+    if let norm = next as? BatchNorm<Scalar> {
       let isActivated = (layers.dropFirst(2).first as? ActivationLayer<Scalar>)?.activation == .relu
-      let unit = DenseBatchNorm(dense: dense, norm: norm, activation: isActivated ? .relu : .identity)
-      return (.normalizedDense(unit), isActivated ? 3 : 2)
+      let (activation, length) = (isActivated ? Activation.relu : .identity, isActivated ? 3 : 2)
+      if let dense = head as? Dense<Scalar> {
+        return (.normalizedDense(DenseBatchNorm(dense: dense, norm: norm, activation: activation)), length)
+      }
+      if let convolution = head as? Conv2D<Scalar> {
+        return (.normalizedConvolution(ConvolutionBatchNorm(convolution: convolution, norm: norm), activation), length)
+      }
     }
     if (next as? ActivationLayer<Scalar>)?.activation == .relu {
       if let norm = head as? BatchNorm<Scalar> { return (.normalizedReLU(norm), 2) }
@@ -44,6 +51,7 @@ enum SequentialUnit<Scalar: TensorScalar> {
       switch self {
       case .layer(let layer): [layer]
       case .normalizedDense(let unit): [unit.dense, unit.norm]
+      case .normalizedConvolution(let unit, _): [unit.convolution, unit.norm]
       case .normalizedReLU(let norm): [norm]
       case .residualReLU(let residual): [residual]
       }
@@ -56,6 +64,7 @@ enum SequentialUnit<Scalar: TensorScalar> {
     switch self {
     case .layer(let layer): layer.forward(input)
     case .normalizedDense(let unit): unit.forward(input)
+    case .normalizedConvolution(let unit, let activation): unit.forward(input, activation: activation)
     case .normalizedReLU(let norm): norm.forward(input, activation: .relu)
     case .residualReLU(let residual): residual.forward(input, activation: .relu)
     }

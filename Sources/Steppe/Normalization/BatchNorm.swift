@@ -151,6 +151,13 @@ public final class BatchNorm<Scalar: TensorScalar>: ChannelStatisticsLayer {
   package func forward(
     _ input: Tensor<Scalar>, activation: Activation
   ) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
+    forward(input, activation: activation, moments: nil)
+  }
+
+  /// The same where the moments of the input's channels are known already, which only a layer that ``normalizesByBatch`` asks for.
+  func forward(
+    _ input: Tensor<Scalar>, activation: Activation, moments: ChannelMoments?
+  ) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
     require(
       activation == .identity || activation == .relu, "\(title): expected a fused identity or ReLU, got \(activation)")
     check(input, training: true)
@@ -167,7 +174,7 @@ public final class BatchNorm<Scalar: TensorScalar>: ChannelStatisticsLayer {
       }
       return (activated, pullback)
     }
-    return forwardByBatch(input, activation)
+    return forwardByBatch(input, activation, moments: moments)
   }
 
   /// Whether training normalizes by the mean and the deviation of the batch at hand: what the layers around can be fused with.
@@ -178,22 +185,29 @@ public final class BatchNorm<Scalar: TensorScalar>: ChannelStatisticsLayer {
   package func forward(
     _ input: Tensor<Scalar>, residual: Tensor<Scalar>
   ) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
+    forward(input, residual: residual, moments: nil)
+  }
+
+  /// The same where the moments of the input's channels are known already.
+  func forward(
+    _ input: Tensor<Scalar>, residual: Tensor<Scalar>, moments: ChannelMoments?
+  ) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
     check(input, training: true)
     require(
       normalizesByBatch && residual.shape == input.shape,
       "\(title): expected a residual of shape \(input.shape) and a layer that is not frozen, got \(residual.shape)")
-    return forwardByBatch(input, .relu, residual: residual)
+    return forwardByBatch(input, .relu, residual: residual, moments: moments)
   }
 
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
   private func forwardByBatch(
-    _ input: Tensor<Scalar>, _ activation: Activation, residual: Tensor<Scalar>? = nil
+    _ input: Tensor<Scalar>, _ activation: Activation, residual: Tensor<Scalar>? = nil, moments: ChannelMoments? = nil
   ) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
     let (x, gammaValue, betaValue) = (input.contiguous(), gamma.value, beta.value)
     let synchronization = synchronization
     let (output, moments, values, normWork) = Self.normalizedByBatch(
-      x, gammaValue, betaValue, epsilon, layout, norm, activation, residual: residual, synchronization)
+      x, gammaValue, betaValue, epsilon, layout, norm, activation, residual: residual, synchronization, known: moments)
     require(
       synchronization == nil || values >= 2,
       "\(title): expected more than one value per channel in training, of all processes together, got \(values)")
@@ -277,12 +291,20 @@ public final class BatchNorm<Scalar: TensorScalar>: ChannelStatisticsLayer {
   private static func normalizedByBatch(
     _ input: Tensor<Scalar>, _ gamma: Tensor<Scalar>, _ beta: Tensor<Scalar>, _ epsilon: Double,
     _ layout: ChannelPlace, _ norm: ChannelNorm, _ activation: Activation = .identity,
-    residual: Tensor<Scalar>? = nil, _ synchronization: (any ChannelSynchronization)? = nil
+    residual: Tensor<Scalar>? = nil, _ synchronization: (any ChannelSynchronization)? = nil,
+    known: ChannelMoments? = nil
   ) -> (output: Tensor<Scalar>, moments: ChannelMoments, values: Int, normWork: ChannelNormWork<Scalar>?) {
     let (x, g, b, r) = (input.contiguous(), gamma.contiguous(), beta.contiguous(), residual?.contiguous())
     let output = Tensor<Scalar>(uninitialized: x.shape)
     let shape = ChannelShape(shape: x.shape, place: layout)
     var values = shape.valuesPerChannel
+    if let known {
+      ChannelNormalization<Scalar>(shape).forward(
+        x: x.address, y: output.address, gamma: g.address, beta: b.address, epsilon: epsilon, activation: activation,
+        residual: r?.address, moments: known)
+      withExtendedLifetime((x, g, b, r)) {}
+      return (output, known, values, nil)
+    }
     if let synchronization, x.count == 0 {
       let moments = ChannelMoments(channels: shape.channels)
       values = moments.synchronize(synchronization, count: 0, Scalar.self)

@@ -95,30 +95,41 @@ struct ChannelNormalization<Scalar: TensorScalar> {
     return moments
   }
 
-  /// y = f((x − shift)·scale + offset) with given coefficients for each channel: evaluation.
+  /// The same where the moments are known. The end of x, which was written last, comes first.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
+  func forward(
+    x: Pointer, y: MutablePointer, gamma: Pointer, beta: Pointer, epsilon: Double, activation: Activation,
+    residual: Pointer? = nil, moments: ChannelMoments
+  ) {
+    apply(x: x, y: y, activation: activation, residual: residual, backwards: true) {
+      affine($0, moments, gamma, beta, epsilon)
+    }
+  }
+
+  /// y = f((x − shift)·scale + offset) with given coefficients for each channel, as in evaluation; with a residual, as `forward` has it.
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
   func apply(
-    x: Pointer, y: MutablePointer, activation: Activation = .identity, _ coefficients: (Int) -> (Scalar, Scalar, Scalar)
+    x: Pointer, y: MutablePointer, activation: Activation = .identity, residual: Pointer? = nil,
+    backwards: Bool = false, _ coefficients: (Int) -> (Scalar, Scalar, Scalar)
   ) {
-    if fold >= ChannelSchedule.longRun {
+    if fold >= ChannelSchedule.shortRun {
       // One stretch after another in memory's order.
-      let runs = shape.samples * shape.channels
-      Parallel.ranges(runs, grain: max(1, Parallel.elementGrain / fold)) { range in
-        for run in range {
-          let c = coefficients(run % shape.channels)
-          Scalar.kernels.run_normalize(
-            activation.kernel, activation.parameter, x + run * fold, y + run * fold, fold, 1, fold, Double(c.0),
-            Double(c.1), Double(c.2), false, streams)
-        }
+      let c = ColumnCoefficients<Scalar>(channels: 0..<shape.channels, fold: 1, count: 3)
+      c.fill(coefficients)
+      Parallel.ranges(shape.samples * shape.channels, grain: max(1, Parallel.elementGrain / fold)) { runs in
+        Scalar.kernels.channels_normalize(
+          activation.kernel, activation.parameter, x, residual, y, runs.lowerBound, runs.count, fold, shape.channels,
+          c.column(0), c.column(1), c.column(2), backwards, streams)
       }
-      return
+      return withExtendedLifetime(c) {}
     }
     let scratch = ColumnCoefficients<Scalar>(channels: 0..<shape.channels, fold: fold, count: 3)
     scratch.fill(coefficients)
     let grain = max(1, Parallel.elementGrain / max(1, shape.sampleStride))
     Parallel.ranges(shape.samples, grain: grain) { rows in
-      normalizeColumns(x, y, rows: rows, scratch, activation, backwards: false)
+      normalizeColumns(x, y, rows: rows, scratch, activation, residual, backwards: backwards)
     }
   }
 

@@ -54,6 +54,8 @@ enum ChannelSchedule: Equatable {
   static let grain = 2 * Parallel.elementGrain
   /// Positions from which one channel's stretch is long enough for a loop of its own.
   static let longRun = 256
+  /// Positions from which a stretch with its channel's coefficients in registers is faster than with coefficients for each column.
+  static let shortRun = 16
   /// The part of the second-level cache that a panel may take: the results and the stack need room too.
   static let panelShare = 0.5
   /// A panel of the fewest channels whose columns are whole cache lines may be this large, relative to the second-level cache: reading

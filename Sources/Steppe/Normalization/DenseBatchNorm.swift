@@ -92,11 +92,6 @@ struct DenseBatchNorm<Scalar: TensorScalar> {
   private func separately(_ input: Tensor<Scalar>) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
     let (z, densePullback) = dense.forward(input)
     let (output, normPullback) = norm.forward(z, activation: activation)
-    let denseTrains = dense.parameters.contains(where: \.isTrainable)
-    let pullback = Pullback<Scalar>(shape: output.shape) { dy, needsInput in
-      guard let dz = normPullback.run(dy, needsInput: needsInput || denseTrains) else { return nil }
-      return densePullback.run(dz, needsInput: needsInput)
-    }
-    return (output, pullback)
+    return (output, normPullback.then(densePullback, trains: dense.parameters.contains(where: \.isTrainable)))
   }
 }
