@@ -101,6 +101,8 @@ public struct Pullback<Scalar: TensorScalar> {
   /// Adds to each parameter's gradient alone: cheaper where the input is data, whose gradient nobody wants.
   public func accumulate(_ gradient: Tensor<Scalar>) { _ = run(gradient, needsInput: false) }
 
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   package func run(_ gradient: Tensor<Scalar>, needsInput: Bool) -> Tensor<Scalar>? {
     require(
       gradient.shape == shape, "Pullback: expected a gradient of the output's shape \(shape), got \(gradient.shape)")

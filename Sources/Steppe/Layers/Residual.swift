@@ -94,6 +94,8 @@ public final class Residual<Scalar: TensorScalar>: Layer {
     return activatedSum(shortcut?(input) ?? input, branch(input), activation)
   }
 
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   public func forward(_ input: Tensor<Scalar>) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
     forward(input, activation: activation)
   }
@@ -114,6 +116,8 @@ public final class Residual<Scalar: TensorScalar>: Layer {
   }
 
   /// This layer with `activation` in the place of its own.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   func forward(
     _ input: Tensor<Scalar>, activation: Activation
   ) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {

@@ -71,6 +71,8 @@ enum SequentialUnit<Scalar: TensorScalar> {
   }
 
   /// The units one after another.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   static func forward(
     _ units: [SequentialUnit], _ input: Tensor<Scalar>
   ) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {

@@ -62,10 +62,14 @@ public final class Sequential<Scalar: TensorScalar>: Layer {
     return shape
   }
 
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   public func callAsFunction(_ input: Tensor<Scalar>) -> Tensor<Scalar> {
     layers.reduce(input) { $1($0) }
   }
 
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   public func forward(_ input: Tensor<Scalar>) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
     SequentialUnit.forward(SequentialUnit.plan(layers[...]), input)
   }

@@ -20,6 +20,8 @@ extension Tensor {
   ///   - other: The right factor.
   ///   - transposeLeft: Exchanges the last two axes of this tensor first; a vector stays as it is.
   ///   - transposeRight: Exchanges the last two axes of `other` first; a vector stays as it is.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   public func matmul(_ other: Tensor, transposeLeft: Bool = false, transposeRight: Bool = false) -> Tensor {
     let left = transposeLeft && rank > 1 ? swappingAxes(-1, -2) : self
     let right = transposeRight && other.rank > 1 ? other.swappingAxes(-1, -2) : other

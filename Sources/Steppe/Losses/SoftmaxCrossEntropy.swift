@@ -16,6 +16,8 @@ import CSteppeKernels
 ///   - labelSmoothing: s in 0 … 1.
 ///   - reduction: Whether the N rows are averaged or added up.
 /// - Returns: The loss (the mean of no rows is NaN), and its gradient by the logits, `[N, C]`.
+@_specialize(where Scalar == Float)
+@_specialize(where Scalar == Double)
 public func softmaxCrossEntropy<Scalar: TensorScalar>(
   _ logits: Tensor<Scalar>, _ labels: [Int], labelSmoothing: Scalar = 0, reduction: LossReduction = .mean
 ) -> (loss: Scalar, gradient: Tensor<Scalar>) {
@@ -52,6 +54,8 @@ public func softmaxCrossEntropy<Scalar: TensorScalar>(
 ///   - labelSmoothing: s in 0 … 1, for t = (1 − s)·t + s/C.
 ///   - reduction: Whether the N rows are averaged or added up.
 /// - Returns: The loss (the mean of no rows is NaN), and its gradient by the logits, `[N, C]`.
+@_specialize(where Scalar == Float)
+@_specialize(where Scalar == Double)
 public func softmaxCrossEntropy<Scalar: TensorScalar>(
   _ logits: Tensor<Scalar>, _ distributions: Tensor<Scalar>, labelSmoothing: Scalar = 0,
   reduction: LossReduction = .mean

@@ -84,6 +84,8 @@ public class FusedOptimizer<Scalar: TensorScalar>: Optimizer {
   }
 
   /// Applies the gathered gradients and clears them. Parameters that are not trainable, or have gathered nothing, stay as they are.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   public func step() {
     // Steppe's own products write over what a gradient's memory holds at no cost, so it need not be cleared; OpenBLAS's would clear it in
     // a pass of its own before they add.
@@ -141,6 +143,8 @@ public class FusedOptimizer<Scalar: TensorScalar>: Optimizer {
 
   /// One thread's part: a range of every parameter, the same share of each, so that it is much the same rows of a weight that a thread
   /// multiplies by, takes the gradient of and moves, and they stay in its cache.
+  @_specialize(where Scalar == Float)
+  @_specialize(where Scalar == Double)
   private func run(_ pieces: UnsafeBufferPointer<Piece>, _ part: Int, of parts: Int) {
     for piece in pieces {
       let range = Parallel.range(part, of: parts, count: piece.count, multiple: 16)

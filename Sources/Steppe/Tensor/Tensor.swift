@@ -214,7 +214,11 @@ extension Tensor {
   /// A contiguous copy in storage of its own.
   package func copied() -> Tensor {
     let result = Tensor(uninitialized: shape)
-    result.copyElements(from: self)
+    if isContiguous, count < Parallel.elementGrain {
+      result.address.update(from: address, count: count)
+    } else {
+      result.copyElements(from: self)
+    }
     return result
   }
 
