@@ -249,7 +249,7 @@ def draw(base, results, machine):
         plots.append("$others using 1:2 with points pointtype 6 pointsize 0.7 linecolor rgb '#444444'")
     marks = [value for value in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if low <= value <= high]
     script = "\n".join([
-        *blocks, "set lmargin at screen 0.32; set rmargin at screen 0.74",
+        *blocks, "set lmargin at screen 0.36; set rmargin at screen 0.76",
         f"set tmargin at screen {1 - 62 / height:.4f}; set bmargin at screen {62 / height:.4f}",
         f"set label {quote('Time of the fastest peer / time of Steppe')} at screen 0.02, screen {1 - 22 / height:.4f} left font ',15'",
         f"set label {quote('To the right of the line Steppe is faster. Circles: the other peers of the case.')} "

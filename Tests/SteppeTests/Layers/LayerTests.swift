@@ -30,6 +30,32 @@ import Testing
     checkGradients(network, inputShape: [7, 3, 2], &generator)
   }
 
+  @Test func aSummaryNamesEveryLayerAndItsParameters() {
+    let network = Sequential<Float>(seed: 4) {
+      Dense(6, 5, bias: false)
+      BatchNorm(5)
+      Residual { Dense(5, 5) }
+      ReLU()
+      WeightNorm(Dense(5, 12))
+    }
+    network.layers[0].parameters[0].isTrainable = false
+    #expect(
+      "\(network)" == """
+        Sequential, 154 numbers in 8 parameters
+          0    Dense       weight [5, 6] (fixed)
+          1    BatchNorm   gamma [5], beta [5]
+          2    Residual
+          2.0  Dense       weight [5, 5], bias [5]
+          3    ReLU
+          4    WeightNorm  weight_g [12, 1]
+          4    Dense       weight_v [12, 5], bias [12]
+        """)
+    #expect("\(Dense<Float>(2, 3).summary)" == "Dense, 9 numbers in 2 parameters")
+    // Layers that share a parameter count it once.
+    let shared = Dense<Float>(2, 2, bias: false)
+    #expect(Sequential<Float>([shared, shared]).summary.hasPrefix("Sequential, 4 numbers in 1 parameters"))
+  }
+
   @Test func rowsBecomeImages() throws {
     let layer = Unflatten<Float>([2, 1, 3])
     let x = Tensor<Float>(shape: [2, 6], scalars: (0..<12).map(Float.init))
