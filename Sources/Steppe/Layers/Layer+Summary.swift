@@ -10,7 +10,7 @@ extension Layer {
   ///   3  Dense      weight [10, 100], bias [10]
   /// ```
   public var summary: String {
-    let rows = Self.rows(of: innerLayers)
+    let rows = Self.rows(of: innerLayers, within: name)
     let (names, types) = (rows.map(\.name.count).max() ?? 0, rows.map(\.type.count).max() ?? 0)
     func padded(_ text: String, _ width: Int) -> String { text + String(repeating: " ", count: width - text.count) }
     let all = distinct(parameters)
@@ -22,10 +22,9 @@ extension Layer {
     return lines.joined(separator: "\n")
   }
 
-  /// The name of its type without what it is generic over.
-  fileprivate var typeName: String { String("\(Self.self)".prefix { $0 != "<" }) }
-
-  private static func rows(of layers: [any Layer<Scalar>]) -> [(name: String, type: String, parameters: String)] {
+  private static func rows(
+    of layers: [any Layer<Scalar>], within name: String
+  ) -> [(name: String, type: String, parameters: String)] {
     var rows: [(name: String, type: String, parameters: String)] = []
     for layer in layers {
       let inner = Set(layer.innerLayers.flatMap { $0.parameters }.map { ObjectIdentifier($0) })
@@ -34,10 +33,10 @@ extension Layer {
         return "\(name) \(parameter.value.shape)\(parameter.isTrainable ? "" : " (fixed)")"
       }
       // A residual block's branch has the block's own name, and needs no line.
-      if !(layer is Sequential<Scalar> && layer.name == rows.last?.name) {
+      if !(layer is Sequential<Scalar> && layer.name == name) {
         rows.append((layer.name, layer.typeName, own.joined(separator: ", ")))
       }
-      rows += Self.rows(of: layer.innerLayers)
+      rows += Self.rows(of: layer.innerLayers, within: layer.name)
     }
     return rows
   }

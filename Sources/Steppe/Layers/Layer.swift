@@ -63,10 +63,10 @@ extension Layer {
   package var everyLayer: [any Layer<Scalar>] { [self] + innerLayers.flatMap { $0.everyLayer } }
 
   /// How a message names this layer, as in `BatchNorm '1'`.
-  package var title: String {
-    let type = "\(Self.self)".prefix { $0 != "<" }
-    return name.isEmpty ? String(type) : "\(type) '\(name)'"
-  }
+  package var title: String { name.isEmpty ? typeName : "\(typeName) '\(name)'" }
+
+  /// The name of its type without what it is generic over.
+  var typeName: String { String("\(Self.self)".prefix { $0 != "<" }) }
 
   /// Stops where `input` does not suit: shapes within a program are the programmer's.
   package func check(_ input: Tensor<Scalar>, training: Bool) { check(shape: input.shape, training: training) }
