@@ -1,22 +1,24 @@
 /// Mean and Σ(x − mean)² of each row of a matrix whose columns come block by block, each taken while the cache holds it.
 ///
 /// A block's sums are of x − shift, the shift what the row's mean was before, and join the blocks before it by Chan's formula
-/// (Chan, Golub & LeVeque 1983): what lies between a block's mean and its shift is part of the variance, so that its rounding stays small
-/// against it. The first block is summed twice, since it has to find its shift.
+/// (Chan, Golub & LeVeque 1983). Where the shift turns out to lie so far from the block's mean that the rounding of its squares would count
+/// against the variance, as it mostly does for the first block, the block is summed once more by the mean found.
 final class BlockMoments<Scalar: TensorScalar> {
   let rows: Int
   /// The values of a row so far.
   private(set) var count = 0
-  /// The mean as a scalar, which is the next block's shift, and what is missing from it.
-  private let shift: Storage<Scalar>
+  /// The mean as a scalar, and what is missing from it.
+  private let mean: Storage<Scalar>
   private let remainder: Storage<Double>
   /// Σ(x − mean)².
   private let squares: Storage<Double>
-  /// The sums of a block.
+  /// The shifts of a block, and its sums.
+  private let shift: Storage<Scalar>
   private let sums: Storage<Double>
 
   init(rows: Int) {
     self.rows = rows
+    mean = Storage(count: rows)
     shift = Storage(count: rows)
     remainder = Storage(count: rows)
     squares = Storage(count: rows)
@@ -50,33 +52,33 @@ final class BlockMoments<Scalar: TensorScalar> {
     _ sum: (_ shift: UnsafePointer<Scalar>, _ sums: UnsafeMutablePointer<Double>) -> Void
   ) {
     guard added > 0 else { return }
-    if count == 0 {
-      for row in 0..<rows { (shift.pointer[row], remainder.pointer[row]) = (first(row), 0) }
-      add(added, sum)
-      // Only the mean was wanted.
-      count = 0
-      for row in 0..<rows { (remainder.pointer[row], squares.pointer[row]) = (0, 0) }
-    }
-    add(added, sum)
-  }
-
-  private func add(
-    _ added: Int, _ sum: (_ shift: UnsafePointer<Scalar>, _ sums: UnsafeMutablePointer<Double>) -> Void
-  ) {
-    let sums = sums.pointer
-    for place in 0..<2 * rows { sums[place] = 0 }
-    sum(shift.pointer, sums)
+    if count == 0 { for row in 0..<rows { mean.pointer[row] = first(row) } }
+    let (mean, shift, sums) = (mean.pointer, shift.pointer, sums.pointer)
+    shift.update(from: mean, count: rows)
     let each = 1 / Double(added)
+    for turn in 0..<2 {
+      for place in 0..<2 * rows { sums[place] = 0 }
+      sum(shift, sums)
+      let isNear = (0..<rows).allSatisfy { row in
+        // What is rounded is spread + distance·sum: as long as the second is no larger than the variance's own sum, that costs a bit.
+        let distance = sums[row] * each
+        let spread = sums[rows + row] - distance * sums[row]
+        return !(distance * sums[row] > squares.pointer[row] + spread)
+      }
+      if isNear || turn == 1 { break }
+      for row in 0..<rows { shift[row] = Scalar(Double(shift[row]) + sums[row] * each) }
+    }
     join(added) { row in
       let distance = sums[row] * each
-      return (distance - remainder.pointer[row], max(0, sums[rows + row] - distance * sums[row]))
+      let step = Double(shift[row]) - Double(mean[row])
+      return (step + (distance - remainder.pointer[row]), max(0, sums[rows + row] - distance * sums[row]))
     }
   }
 
   /// Takes in what another part found of the same rows.
   func join(_ other: BlockMoments) {
     join(other.count) { row in
-      let step = Double(other.shift.pointer[row]) - Double(shift.pointer[row])
+      let step = Double(other.mean.pointer[row]) - Double(mean.pointer[row])
       return (step + (other.remainder.pointer[row] - remainder.pointer[row]), other.squares.pointer[row])
     }
   }
@@ -88,9 +90,9 @@ final class BlockMoments<Scalar: TensorScalar> {
     for row in 0..<rows {
       let (distance, added) = moments(row)
       squares.pointer[row] += added + distance * distance * weight
-      let (old, moved) = (Double(shift.pointer[row]), remainder.pointer[row] + distance * share)
-      let mean = Scalar(old + moved)
-      (shift.pointer[row], remainder.pointer[row]) = (mean, old - Double(mean) + moved)
+      let (old, moved) = (Double(mean.pointer[row]), remainder.pointer[row] + distance * share)
+      let new = Scalar(old + moved)
+      (mean.pointer[row], remainder.pointer[row]) = (new, old - Double(new) + moved)
     }
     count += added
   }
@@ -99,7 +101,7 @@ final class BlockMoments<Scalar: TensorScalar> {
   func write(to moments: ChannelMoments, from first: Int) {
     for row in 0..<rows {
       let channel = first + row
-      moments.mean[channel] = Double(shift.pointer[row]) + remainder.pointer[row]
+      moments.mean[channel] = Double(mean.pointer[row]) + remainder.pointer[row]
       moments.remainder[channel] = remainder.pointer[row]
       moments.variance[channel] = squares.pointer[row] / Double(count)
     }

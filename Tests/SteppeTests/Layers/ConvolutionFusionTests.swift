@@ -34,14 +34,16 @@ import Testing
 
     /// What a step gives against batch norm in Float64 of what the convolution gave, and its gradients against the layers' one by one.
     func check<Scalar: TensorScalar>(
-      _: Scalar.Type, _ layout: ChannelPlace, bias: Double, relu: Bool, residual: Bool, _ generator: inout TestGenerator
+      _: Scalar.Type, _ layout: ChannelPlace, bias: Double, relu: Bool, residual: Bool, outlier: Double? = nil,
+      _ generator: inout TestGenerator
     ) {
       let label = "\(Scalar.self) \(label), \(layout), bias \(bias), ReLU \(relu), residual \(residual)"
       let convolution = layer(layout, bias: bias, Scalar.self)
       let norm = BatchNorm<Scalar>(outputs, momentum: 1, layout: layout)
       norm.gamma.value = Tensor(generator.normals(outputs, mean: 0.5))
       norm.beta.value = Tensor(generator.normals(outputs))
-      let x: Tensor<Scalar> = input(layout, &generator)
+      var x: Tensor<Scalar> = input(layout, &generator)
+      if let outlier { x[0, 0, 0, 0] = Scalar(outlier) }
       let z = convolution.forward(x).output
       let size = z.count / images / outputs
       let index = ChannelIndex(n: images, c: outputs, s: size, channelsLast: layout == .channelsLast)
@@ -153,6 +155,21 @@ import Testing
         for item in [Self.cases[1], Self.cases[2], Self.cases[3], Self.cases[8]] {
           Parallel.withThreadCount(threads) {
             item.check(Float.self, layout, bias: bias, relu: false, residual: false, &generator)
+          }
+        }
+      }
+    }
+  }
+
+  /// The first values that a part sees, and so its first shift, lie far from all others.
+  @Test(arguments: [1, 2, 3]) func anOutlierFirstCostsNoAccuracy(threads: Int) {
+    var generator = TestGenerator("outlier before a convolution \(threads)")
+    for layout in [ChannelPlace.channelsFirst, .channelsLast] {
+      for item in [Self.cases[1], Self.cases[2], Self.cases[3], Self.cases[4]] {
+        Parallel.withThreadCount(threads) {
+          for outlier in [1e3, -1e5] {
+            item.check(
+              Float.self, layout, bias: 0.3, relu: false, residual: false, outlier: outlier, &generator)
           }
         }
       }
