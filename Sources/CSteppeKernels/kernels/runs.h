@@ -245,7 +245,7 @@ static void K(channels_normalize)(steppe_activation kind, double parameter, cons
     STEPPE_MAP(false, true, true);
   } else if (kind == STEPPE_RELU) {
     STEPPE_MAP(false, true, false);
-  } else if (stream) {
+  } else if (kind == STEPPE_IDENTITY && stream) {
     STEPPE_MAP(false, false, true);
   } else {
     STEPPE_MAP(false, false, false);

@@ -102,9 +102,14 @@ struct ChannelNormalization<Scalar: TensorScalar> {
     x: Pointer, y: MutablePointer, gamma: Pointer, beta: Pointer, epsilon: Double, activation: Activation,
     residual: Pointer? = nil, moments: ChannelMoments
   ) {
-    apply(x: x, y: y, activation: activation, residual: residual, backwards: true) {
-      affine($0, moments, gamma, beta, epsilon)
+    // By the same kernel or code as backward has, which computes the result again.
+    let long = fold >= ChannelSchedule.longRun
+    let all = long ? nil : affine(0..<shape.channels, moments, gamma, beta, epsilon)
+    apply(x: x, y: y, activation: activation, residual: residual, backwards: true) { channel in
+      guard let all else { return affine(channel, moments, gamma, beta, epsilon) }
+      return (all.column(0)[channel * fold], all.column(1)[channel * fold], all.column(2)[channel * fold])
     }
+    withExtendedLifetime(all) {}
   }
 
   /// y = f((x − shift)·scale + offset) with given coefficients for each channel, as in evaluation; with a residual, as `forward` has it.

@@ -200,7 +200,7 @@ import Testing
   }
 
   /// Layers that are no fit for each other's statistics do what they do by themselves.
-  @Test func frozenOtherNormsAndPopulations() {
+  @Test func frozenOtherNormsAndPopulations() throws {
     var generator = TestGenerator("variants behind a convolution")
     let item = Self.cases[2]
     let x: Tensor<Double> = item.input(.channelsFirst, &generator)
@@ -222,6 +222,13 @@ import Testing
       }
       #expect(zip(together.runningMean.scalars, apart.runningMean.scalars).allSatisfy { abs($0 - $1) <= 1e-12 })
       #expect(together.batchesTracked == apart.batchesTracked)
+      guard together.tracksRunningStatistics, !together.isFrozen, together.norm == .l2 else { continue }
+      try Sequential<Double>([convolution, together]).reestimateStatistics(over: [x, x * 2])
+      let z = [x, x * 2].map { convolution($0) }
+      try Sequential<Double>([apart]).reestimateStatistics(over: z)
+      #expect(zip(together.runningMean.scalars, apart.runningMean.scalars).allSatisfy { abs($0 - $1) <= 1e-12 })
+      #expect(
+        zip(together.runningVariance.scalars, apart.runningVariance.scalars).allSatisfy { abs($0 - $1) <= 1e-12 * $1 })
     }
   }
 }

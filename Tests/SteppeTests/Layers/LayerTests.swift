@@ -50,10 +50,10 @@ import Testing
           4    WeightNorm  weight_g [12, 1]
           4    Dense       weight_v [12, 5], bias [12]
         """)
-    #expect("\(Dense<Float>(2, 3).summary)" == "Dense, 9 numbers in 2 parameters")
+    #expect(Dense<Float>(2, 3).summary == "Dense, 9 numbers in 2 parameters\n    Dense  weight [3, 2], bias [3]")
     // Layers that share a parameter count it once.
     let shared = Dense<Float>(2, 2, bias: false)
-    #expect(Sequential<Float>([shared, shared]).summary.hasPrefix("Sequential, 4 numbers in 1 parameters"))
+    #expect(Sequential<Float>([shared, shared]).summary.hasPrefix("Sequential, 4 numbers in 1 parameter\n"))
   }
 
   @Test func rowsBecomeImages() throws {
