@@ -25,7 +25,9 @@ struct TrainedModel {
   /// - Parameter source: Names the table in errors.
   func table(for source: String) throws(Failure) -> TableSpecification {
     guard let table = specification.table else {
-      throw Failure("\(path): expected a model that was trained on a table, for \(source); found one of images")
+      throw Failure(
+        "\(path): expected a model that was trained on a table, for \(source); found one of images, or one that `steppe train` did not write"
+      )
     }
     return table
   }

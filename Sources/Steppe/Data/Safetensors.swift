@@ -64,7 +64,8 @@ public struct SafetensorsFile: Sendable {
     guard claimed <= maximumHeaderLength else {
       // Other files' first bytes, read as a length, are far beyond.
       throw FileError(
-        path: path, kind: .wrongMagic, expected: "a header of at most \(maximumHeaderLength) bytes",
+        path: path, kind: .wrongMagic,
+        expected: "a safetensors file, whose header has at most \(maximumHeaderLength) bytes",
         found: "a length of \(claimed)")
     }
     guard claimed <= bytes.count - 8 else {

@@ -186,8 +186,11 @@ public final class Trainer<Scalar: TensorScalar> {
       throw TrainingError.invalidSetting(
         name: "optimizer", expected: "an optimizer of the model's parameters", found: "one of none of them")
     }
-    guard training.count >= 1, validation.map({ $0.count >= 1 }) ?? true else {
+    guard training.count >= 1 else {
       throw TrainingError.invalidData(expected: "at least one example", found: "none")
+    }
+    guard validation?.count != 0 else {
+      throw TrainingError.invalidData(expected: "at least one example for validation", found: "none")
     }
     if let validation {
       guard validation.featureShape == training.featureShape, validation.classes <= training.classes else {

@@ -19,7 +19,7 @@ public enum TrainingError: Error, Equatable, CustomStringConvertible {
   public var description: String {
     switch self {
     case .invalidSetting(let name, let expected, let found): "\(name): expected \(expected), got \(found)"
-    case .invalidData(let expected, let found): "training data: expected \(expected), got \(found)"
+    case .invalidData(let expected, let found): "data: expected \(expected), got \(found)"
     case .notFinite(let place, let epoch, let step, let checkpoint):
       "\(place) at step \(step) (epoch \(epoch)); "
         + (checkpoint.map { "the last good checkpoint is \($0)" } ?? "no checkpoint was written")

@@ -63,13 +63,13 @@ extension TrainingTests {
     @Test func refusesData() throws {
       let none = data.subset(0..<0)
       #expect(
-        message { try makeTrainer().fit(training: none) } == "training data: expected at least one example, got none")
+        message { try makeTrainer().fit(training: none) } == "data: expected at least one example, got none")
       #expect(
         message { try makeTrainer().fit(training: data, validation: none) }
-          == "training data: expected at least one example, got none")
+          == "data: expected at least one example for validation, got none")
       #expect(
         message { try makeTrainer().fit(training: data, validation: twoClasses(9, width: 5, as: Float.self)) }
-          == "training data: expected validation data of features [6] and at most 2 classes, got features [5] and 2 classes"
+          == "data: expected validation data of features [6] and at most 2 classes, got features [5] and 2 classes"
       )
       #expect(
         message(LayerError.self) { try makeTrainer().fit(training: twoClasses(9, width: 5, as: Float.self)) }
@@ -79,18 +79,18 @@ extension TrainingTests {
       }
       #expect(
         message { try makeTrainer().fit(training: label) }
-          == "training data: expected labels in 0 ..< 2, got 2 in row 20")
+          == "data: expected labels in 0 ..< 2, got 2 in row 20")
       let short = ChangedSource(base: data) { _, _, labels in labels.removeLast() }
       #expect(
         message { try makeTrainer().fit(training: short) }
-          == "training data: expected a batch of shape [8, 6] and 8 labels, got [8, 6] and 7 labels")
+          == "data: expected a batch of shape [8, 6] and 8 labels, got [8, 6] and 7 labels")
       let wide = ChangedSource(base: data, classes: 3) { _, _, _ in }
       #expect(
         message { try makeTrainer().fit(training: wide) }
-          == "training data: expected a model that gives scores of shape [8, 3 or more], one for each class, got [8, 2]"
+          == "data: expected a model that gives scores of shape [8, 3 or more], one for each class, got [8, 2]"
       )
       #expect(
-        message { _ = try evaluate(network(), on: none) } == "training data: expected at least one example, got none")
+        message { _ = try evaluate(network(), on: none) } == "data: expected at least one example, got none")
       #expect(
         message { _ = try evaluate(network(), on: data, batchSize: 0) } == "batchSize: expected at least 1, got 0")
     }
@@ -120,7 +120,7 @@ extension TrainingTests {
             $0.lastBatch = .drop; $0.batchSize = 50
           }.fit(training: data)
         }
-          == "training data: expected at least one batch of 50 examples, since the last one is dropped, got 33 examples"
+          == "data: expected at least one batch of 50 examples, since the last one is dropped, got 33 examples"
       )
       // Nothing would be left to train on.
       for size in [1, 8] {
