@@ -134,27 +134,31 @@ INLINE void K(map_run)(const bool gradient, const bool masked, const bool relu, 
   if (late) store(y + last, end);
 }
 
-// Runs, and the stretches of long ones, forwards or backwards. A stretch is a page, so the activations that are not fused find
-// it in the L1 cache.
+// The stretches of one run, forwards or backwards. A stretch is a page, so the activations that are not fused find it in the L1 cache.
+INLINE void K(map_strips)(const bool gradient, const bool masked, const bool relu, const bool streamed, const scalar *x,
+                          const scalar *dy, scalar *y, size_t length, K(line) k, bool backwards, steppe_activation kind, double parameter) {
+  const bool activated = !gradient && !relu && kind != STEPPE_IDENTITY;
+  const size_t pieces = strips(length);
+  for (size_t j = 0; j < pieces; j++) {
+    const size_t piece = backwards ? pieces - 1 - j : j, at = piece * STRIP;
+    const size_t count = piece + 1 == pieces ? length - at : STRIP;
+    if (streamed && count >= STREAMED) {
+      K(map_run)(gradient, masked, relu, true, x + at, gradient ? dy + at : dy, y + at, count, k);
+    } else {
+      K(map_run)(gradient, masked, relu, false, x + at, gradient ? dy + at : dy, y + at, count, k);
+    }
+    if (activated) K(activate)(kind, parameter, y + at, y + at, count);
+  }
+}
+
+// Runs, forwards or backwards.
 INLINE void K(map_runs)(const bool gradient, const bool masked, const bool relu, const bool streamed, const scalar *x,
                         const scalar *dy, scalar *y, ptrdiff_t stride, size_t runs, size_t length, K(line) k, bool backwards, steppe_activation kind,
                         double parameter) {
-  const bool activated = !gradient && !relu && kind != STEPPE_IDENTITY;
   join_runs(stride, &runs, &length);
-  const size_t pieces = strips(length);
   for (size_t i = 0; i < runs; i++) {
-    const ptrdiff_t run = (ptrdiff_t)(backwards ? runs - 1 - i : i) * stride;
-    for (size_t j = 0; j < pieces; j++) {
-      const size_t piece = backwards ? pieces - 1 - j : j;
-      const ptrdiff_t at = run + (ptrdiff_t)(piece * STRIP);
-      const size_t count = piece + 1 == pieces ? length - piece * STRIP : STRIP;
-      if (streamed && count >= STREAMED) {
-        K(map_run)(gradient, masked, relu, true, x + at, gradient ? dy + at : dy, y + at, count, k);
-      } else {
-        K(map_run)(gradient, masked, relu, false, x + at, gradient ? dy + at : dy, y + at, count, k);
-      }
-      if (activated) K(activate)(kind, parameter, y + at, y + at, count);
-    }
+    const ptrdiff_t at = (ptrdiff_t)(backwards ? runs - 1 - i : i) * stride;
+    K(map_strips)(gradient, masked, relu, streamed, x + at, gradient ? dy + at : dy, y + at, length, k, backwards, kind, parameter);
   }
   if (streamed) finish_stream();
 }
@@ -215,17 +219,8 @@ INLINE void K(map_channels)(const bool residual, const bool relu, const bool str
   for (size_t i = 0; i < runs; i++) {
     const size_t run = first + (backwards ? runs - 1 - i : i), channel = run % c.channels;
     const K(line) k = {.shift = c.shift[channel], .b = c.scale[channel], .e = c.offset[channel]};
-    const ptrdiff_t at = (ptrdiff_t)(run * length);
-    for (size_t j = 0; j < length; j += STRIP) {
-      const ptrdiff_t piece = at + (ptrdiff_t)j;
-      const size_t count = length - j < STRIP ? length - j : STRIP;
-      if (streamed && count >= STREAMED) {
-        K(map_run)(residual, false, relu, true, x + piece, residual ? added + piece : added, y + piece, count, k);
-      } else {
-        K(map_run)(residual, false, relu, false, x + piece, residual ? added + piece : added, y + piece, count, k);
-      }
-      if (!relu && kind != STEPPE_IDENTITY) K(activate)(kind, parameter, y + piece, y + piece, count);
-    }
+    const size_t at = run * length;
+    K(map_strips)(residual, false, relu, streamed, x + at, residual ? added + at : added, y + at, length, k, backwards, kind, parameter);
   }
   if (streamed) finish_stream();
 }

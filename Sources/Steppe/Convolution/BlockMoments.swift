@@ -108,21 +108,42 @@ final class BlockMoments<Scalar: TensorScalar> {
   }
 }
 
-extension BlockMoments {
-  /// One for each part of products of `rows` rows each, with the part's first row among the rows of all products.
-  static func forParts(
-    _ parts: [(product: Int, part: Int)], of cuts: [ProductCut], rows: Int
-  ) -> [(first: Int, found: BlockMoments)] {
-    parts.map { product, part in
-      let own = cuts[product].ranges(part).rows
-      return (product * rows + own.lowerBound, BlockMoments(rows: own.count))
+/// Cuts convolutions' products, given by their rows, places and depth, into parts for the threads, and runs the parts at the same time.
+///
+/// - Parameters:
+///   - moments: Become those of all products' rows, in their order.
+///   - body: Runs a part of a product, and takes in what it writes where there are moments; whether its values hold.
+/// - Returns: Whether all parts' values hold.
+func runParts<Scalar: TensorScalar>(
+  of products: [(rows: Int, places: Int, depth: Int)], _ moments: ChannelMoments?,
+  _ body: (_ product: Int, _ rows: Range<Int>, _ places: Range<Int>, _ found: BlockMoments<Scalar>?) -> Bool
+) -> Bool {
+  let threads = (Parallel.threadCount + products.count - 1) / max(1, products.count)
+  var first = 0
+  var parts: [(product: Int, first: Int, rows: Range<Int>, places: Range<Int>, found: BlockMoments<Scalar>?)] = []
+  for (number, product) in products.enumerated() {
+    let cut = ProductCut(
+      m: product.rows, n: product.places, k: product.depth, threads: threads,
+      lane: Int(Scalar.kernels.tile_columns), isPacked: true)
+    for part in 0..<cut.parts {
+      let (rows, places, _) = cut.ranges(part)
+      let found = moments.map { _ in BlockMoments<Scalar>(rows: rows.count) }
+      parts.append((number, first + rows.lowerBound, rows, places, found))
     }
+    first += product.rows
   }
+  let holds = Storage<Double>(count: parts.count)
+  Parallel.run(parts: parts.count) { number in
+    let part = parts[number]
+    holds.pointer[number] = body(part.product, part.rows, part.places, part.found) ? 1 : 0
+  }
+  moments?.take(parts.map { ($0.first, $0.found!) })
+  return withExtendedLifetime(holds) { parts.indices.allSatisfy { holds.pointer[$0] == 1 } }
 }
 
 extension ChannelMoments {
   /// Makes these the moments of the channels of which parts of a product found some: each the first channel and what its blocks gave.
-  func take<Scalar: TensorScalar>(_ parts: [(first: Int, found: BlockMoments<Scalar>)]) {
+  fileprivate func take<Scalar: TensorScalar>(_ parts: [(first: Int, found: BlockMoments<Scalar>)]) {
     var rest = parts.filter { $0.found.count > 0 }[...]
     while let (first, found) = rest.popFirst() {
       while let next = rest.first, next.first == first {

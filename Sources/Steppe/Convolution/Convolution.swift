@@ -65,21 +65,21 @@ struct Convolution<Scalar: TensorScalar> {
       layout: geometry.layout, taps: tapPlaces, stride: geometry.stride, grid: result)
   }
 
-  /// y = f(W∗x + b), everything contiguous, and `moments` of y's channels, taken while the cache holds what they are of: whether they
-  /// were. A plain product and one without packing take none.
+  /// y = f(W∗x + b), everything contiguous; where it `measures`, the moments of y's channels too, taken while the cache holds what they
+  /// are of. A plain product and one without packing take none.
   @discardableResult
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
   func forward(
     _ x: UnsafePointer<Scalar>, weight: UnsafePointer<Scalar>, bias: UnsafePointer<Scalar>?, activation: Activation,
-    into y: UnsafeMutablePointer<Scalar>, moments: ChannelMoments? = nil
-  ) -> Bool {
-    guard images > 0 else { return false }
+    into y: UnsafeMutablePointer<Scalar>, measures: Bool = false
+  ) -> ChannelMoments? {
+    guard images > 0 else { return nil }
     if isProduct {
       gemm(
         transposeB: true, m: images * height * width, n: outputs, k: inputs, a: x, lda: inputs, b: weight, ldb: inputs,
         c: y, ldc: outputs, bias: bias, activation: activation)
-      return false
+      return nil
     }
     let depth = groupInputs * taps
     let size = result.rows * result.columns
@@ -97,11 +97,10 @@ struct Convolution<Scalar: TensorScalar> {
         source: source, channelsPerBundle: groupInputs, rowsPerBundle: groupOutputs, offsets: lines(source), a: weight,
         bias: bias, activation: activation, target: target(0)
       ).run()
-      return false
+      return nil
     }
-    if filterForward(x, weight: weight, bias: bias, activation: activation, target: target, moments) {
-      return moments != nil
-    }
+    let moments = measures ? ChannelMoments(channels: outputs) : nil
+    if filterForward(x, weight: weight, bias: bias, activation: activation, target: target, moments) { return moments }
     let products = (0..<geometry.groups).map { group in
       let source = patches(x, group: group)
       let first = group * groupOutputs
@@ -110,7 +109,7 @@ struct Convolution<Scalar: TensorScalar> {
         bias: bias.map { $0 + first }, activation: activation, target: target(first))
     }
     PatchProduct.run(products, moments)
-    return moments != nil
+    return moments
   }
 
   /// dx from dy, everything contiguous.
@@ -287,19 +286,19 @@ func convolved<Scalar: TensorScalar>(
   _ input: Tensor<Scalar>, weight: Tensor<Scalar>, bias: Tensor<Scalar>?, _ geometry: ConvolutionGeometry,
   activation: Activation = .identity
 ) -> Tensor<Scalar> {
-  convolved(input, weight: weight, bias: bias, geometry, activation, moments: nil).output
+  convolved(input, weight: weight, bias: bias, geometry, activation, measures: false).output
 }
 
-/// The same, and whether `moments` are those of its channels.
+/// The same, and where it `measures` the moments of its channels, as ``Convolution`` takes them.
 func convolved<Scalar: TensorScalar>(
   _ input: Tensor<Scalar>, weight: Tensor<Scalar>, bias: Tensor<Scalar>?, _ geometry: ConvolutionGeometry,
-  _ activation: Activation, moments: ChannelMoments?
-) -> (output: Tensor<Scalar>, isMeasured: Bool) {
+  _ activation: Activation, measures: Bool
+) -> (output: Tensor<Scalar>, moments: ChannelMoments?) {
   let work = Convolution<Scalar>(geometry, input: input.shape, outputs: weight.shape[0])
   let (x, w, b) = (input.contiguous(), weight.contiguous(), bias?.contiguous())
   let output = Tensor<Scalar>(uninitialized: work.outputShape)
-  let isMeasured = work.forward(
-    x.address, weight: w.address, bias: b?.address, activation: activation, into: output.address, moments: moments)
+  let moments = work.forward(
+    x.address, weight: w.address, bias: b?.address, activation: activation, into: output.address, measures: measures)
   withExtendedLifetime((x, w, b)) {}
-  return (output, isMeasured)
+  return (output, moments)
 }

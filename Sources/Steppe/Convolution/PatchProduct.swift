@@ -72,20 +72,10 @@ struct PatchProduct<Scalar: TensorScalar> {
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
   static func run(_ products: [PatchProduct], _ moments: ChannelMoments? = nil) {
-    let threads = (Parallel.threadCount + products.count - 1) / max(1, products.count)
-    let cuts = products.map { product in
-      ProductCut(
-        m: product.rows, n: product.source.places, k: product.depth, threads: threads,
-        lane: Int(Scalar.kernels.tile_columns), isPacked: true)
+    _ = runParts(of: products.map { ($0.rows, $0.source.places, $0.depth) }, moments) { product, rows, places, found in
+      products[product].run(rows: rows, places: places, found)
+      return true
     }
-    let parts = cuts.indices.flatMap { product in (0..<cuts[product].parts).map { (product: product, part: $0) } }
-    let found = moments.map { _ in BlockMoments<Scalar>.forParts(parts, of: cuts, rows: products[0].rows) }
-    Parallel.run(parts: parts.count) { part in
-      let (product, own) = parts[part]
-      let (rows, places, _) = cuts[product].ranges(own)
-      products[product].run(rows: rows, places: places, found?[part].found)
-    }
-    if let moments, let found { moments.take(found) }
   }
 
   /// Whether a block's rows can be written where they belong: places side by side, and not so few in an image that the last tile of each,

@@ -66,22 +66,9 @@ struct WinogradProduct<Scalar: TensorScalar> {
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
   static func run(_ products: [WinogradProduct], _ moments: ChannelMoments? = nil) -> Bool {
-    let threads = (Parallel.threadCount + products.count - 1) / max(1, products.count)
-    let cuts = products.map { product in
-      ProductCut(
-        m: product.rows, n: product.source.places, k: 16 * product.depth, threads: threads,
-        lane: Int(Scalar.kernels.tile_columns), isPacked: true)
+    runParts(of: products.map { ($0.rows, $0.source.places, 16 * $0.depth) }, moments) { product, rows, places, found in
+      products[product].run(rows: rows, places: places, found)
     }
-    let parts = cuts.indices.flatMap { product in (0..<cuts[product].parts).map { (product: product, part: $0) } }
-    let found = moments.map { _ in BlockMoments<Scalar>.forParts(parts, of: cuts, rows: products[0].rows) }
-    let isFinite = Storage<Double>(count: parts.count)
-    Parallel.run(parts: parts.count) { part in
-      let (product, own) = parts[part]
-      let (rows, places, _) = cuts[product].ranges(own)
-      isFinite.pointer[part] = products[product].run(rows: rows, places: places, found?[part].found) ? 1 : 0
-    }
-    if let moments, let found { moments.take(found) }
-    return withExtendedLifetime(isFinite) { parts.indices.allSatisfy { isFinite.pointer[$0] == 1 } }
   }
 
   @_specialize(where Scalar == Float)

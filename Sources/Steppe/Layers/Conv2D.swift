@@ -142,20 +142,20 @@ public final class Conv2D<Scalar: TensorScalar>: WeightedLayer {
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
   public func forward(_ input: Tensor<Scalar>) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
-    let (output, _, pullback) = forward(input, moments: nil)
+    let (output, _, pullback) = forward(input, measures: false)
     return (output, pullback)
   }
 
-  /// This layer in training, and whether `moments` are those of its output's channels.
+  /// This layer in training, and where it `measures` the moments of its output's channels, as ``Convolution`` takes them.
   @_specialize(where Scalar == Float)
   @_specialize(where Scalar == Double)
   func forward(
-    _ input: Tensor<Scalar>, moments: ChannelMoments?
-  ) -> (output: Tensor<Scalar>, isMeasured: Bool, pullback: Pullback<Scalar>) {
+    _ input: Tensor<Scalar>, measures: Bool
+  ) -> (output: Tensor<Scalar>, moments: ChannelMoments?, pullback: Pullback<Scalar>) {
     check(input, training: true)
     let x = input.contiguous()
-    let (output, isMeasured) = convolved(
-      x, weight: weight.value, bias: bias?.value, geometry, .identity, moments: moments)
+    let (output, moments) = convolved(
+      x, weight: weight.value, bias: bias?.value, geometry, .identity, measures: measures)
     let version = weight.version
     let pullback = Pullback<Scalar>(shape: output.shape) { [self] gradient, needsInput in
       let dy = gradient.contiguous()
@@ -169,7 +169,7 @@ public final class Conv2D<Scalar: TensorScalar>: WeightedLayer {
       withExtendedLifetime(x) {}
       return needsInput ? inputGradient(dy, work, shape: x.shape, version: version) : nil
     }
-    return (output, isMeasured, pullback)
+    return (output, moments, pullback)
   }
 
   /// Σdy over images and places.
@@ -201,19 +201,19 @@ public final class Conv2D<Scalar: TensorScalar>: WeightedLayer {
 ///
 /// - Throws: ``LayerError`` where the input is no batch of images of so many channels, or the kernel is larger than the padded image.
 func convolutionShape(
-  _ geometry: ConvolutionGeometry, inputs: Int, outputs: Int, input: [Int], layer: String
+  _ geometry: ConvolutionGeometry, inputs: Int, outputs: Int, input: [Int], layer: @autoclosure () -> String
 ) throws(LayerError) -> [Int] {
   let isFirst = geometry.layout == .channelsFirst
   guard input.count == 4, input[isFirst ? 1 : 3] == inputs else {
     throw LayerError(
-      layer: layer, expected: "an input of shape \(isFirst ? "[N, \(inputs), H, W]" : "[N, H, W, \(inputs)]")",
+      layer: layer(), expected: "an input of shape \(isFirst ? "[N, \(inputs), H, W]" : "[N, H, W, \(inputs)]")",
       found: "\(input)")
   }
   let (height, width) = isFirst ? (input[2], input[3]) : (input[1], input[2])
   guard height > 0, width > 0, let size = geometry.outputs(rows: height, columns: width) else {
     let (span, padding) = (geometry.span, geometry.padding)
     throw LayerError(
-      layer: layer,
+      layer: layer(),
       expected: "an image that the kernel of \(span.rows) × \(span.columns) fits into with a padding of \(padding)",
       found: "\(input)")
   }

@@ -148,15 +148,9 @@ public final class BatchNorm<Scalar: TensorScalar>: ChannelStatisticsLayer {
   }
 
   /// This layer and an activation after it, the identity or ReLU, in one pass each way: what the two layers give one after another.
-  package func forward(
-    _ input: Tensor<Scalar>, activation: Activation
-  ) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
-    forward(input, activation: activation, moments: nil)
-  }
-
-  /// The same where the moments of the input's channels are known already, which only a layer that ``normalizesByBatch`` asks for.
+  /// `moments` are those of the input's channels where they are known already, which only a layer that ``normalizesByBatch`` asks for.
   func forward(
-    _ input: Tensor<Scalar>, activation: Activation, moments: ChannelMoments?
+    _ input: Tensor<Scalar>, activation: Activation, moments: ChannelMoments? = nil
   ) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
     require(
       activation == .identity || activation == .relu, "\(title): expected a fused identity or ReLU, got \(activation)")
@@ -182,15 +176,8 @@ public final class BatchNorm<Scalar: TensorScalar>: ChannelStatisticsLayer {
 
   /// max(this layer's output + `residual`, 0) in one pass, where ``normalizesByBatch``, and a pullback that takes the gradient of the
   /// sum: what ReLU's own pullback returns.
-  package func forward(
-    _ input: Tensor<Scalar>, residual: Tensor<Scalar>
-  ) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
-    forward(input, residual: residual, moments: nil)
-  }
-
-  /// The same where the moments of the input's channels are known already.
   func forward(
-    _ input: Tensor<Scalar>, residual: Tensor<Scalar>, moments: ChannelMoments?
+    _ input: Tensor<Scalar>, residual: Tensor<Scalar>, moments: ChannelMoments? = nil
   ) -> (output: Tensor<Scalar>, pullback: Pullback<Scalar>) {
     check(input, training: true)
     require(

@@ -26,9 +26,8 @@ struct ConvolutionBatchNorm<Scalar: TensorScalar> {
     let suits =
       norm.normalizesByBatch && !norm.isSynchronized && norm.channels == convolution.outputs
       && norm.layout == convolution.geometry.layout
-    let moments = suits ? ChannelMoments(channels: norm.channels) : nil
-    let (z, isMeasured, pullback) = convolution.forward(input, moments: moments)
-    let (output, normPullback) = normalize(z, isMeasured ? moments : nil)
+    let (z, moments, pullback) = convolution.forward(input, measures: suits)
+    let (output, normPullback) = normalize(z, moments)
     return (output, normPullback.then(pullback, trains: convolution.parameters.contains(where: \.isTrainable)))
   }
 }

@@ -90,10 +90,12 @@ public final class GroupNorm<Scalar: TensorScalar>: Layer {
   public var inferenceSteps: [InferenceStep<Scalar>] { channelSteps(kernel, groups, channels, layout) }
 }
 
-func checkChannels(_ input: [Int], _ channels: Int, _ layout: ChannelPlace, _ title: String) throws(LayerError) {
+func checkChannels(_ input: [Int], _ channels: Int, _ layout: ChannelPlace, _ title: @autoclosure () -> String)
+  throws(LayerError)
+{
   guard input.count >= 2, input[layout == .channelsFirst ? 1 : input.count - 1] == channels else {
     let wanted = layout == .channelsFirst ? "[N, \(channels), …spatial]" : "[N, …spatial, \(channels)]"
-    throw LayerError(layer: title, expected: "an input of shape \(wanted)", found: "\(input)")
+    throw LayerError(layer: title(), expected: "an input of shape \(wanted)", found: "\(input)")
   }
 }
 

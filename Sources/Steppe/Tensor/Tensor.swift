@@ -214,6 +214,7 @@ extension Tensor {
   /// A contiguous copy in storage of its own.
   package func copied() -> Tensor {
     let result = Tensor(uninitialized: shape)
+    // γ and β, which a pullback holds while the optimizer moves them, are copied in each step.
     if isContiguous, count < Parallel.elementGrain {
       result.address.update(from: address, count: count)
     } else {

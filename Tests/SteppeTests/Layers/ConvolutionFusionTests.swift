@@ -53,7 +53,7 @@ import Testing
       let tolerance = DenseFusionTests.tolerance(Scalar.self)
       let gamma = norm.gamma.value.scalars.map { max(1, abs(Double($0))) }
 
-      // A shortcut that keeps the convolution's input out of the sum: its own convolution's output, whatever its size.
+      // A projection, since the branch may change the number of channels and the image's size.
       let shortcut = Conv2D<Scalar>(
         inputs, outputs, kernel: 1, stride: stride, layout: layout, seed: 9)
       let added = residual ? shortcut.forward(x).output.scalars.map { Double($0) } : []
